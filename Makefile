@@ -1,0 +1,85 @@
+# Everything one does with this repository. `make` lists the targets.
+#
+# Set-up needs Python 3.11 or newer with pip. Which torch is chosen once, at the first set-up:
+#   make setup TORCH='torch==2.15.0' PIP_FLAGS='--index-url ...'     e.g. a CUDA build
+# takes another version, or a build from another index; a torch that is in place stays, so
+# `make clean` comes first where it is to change.
+
+PYTHON    ?= python3
+VENV      ?= .venv
+TORCH     ?= torch==2.13.0
+PIP_FLAGS ?=
+RECIPE    ?= experiments/ablation_ca.yaml
+ARGS      ?=
+
+BIN   := $(VENV)/bin
+PIP   := $(BIN)/python -m pip --disable-pip-version-check
+LAB   := $(BIN)/python -m eramv_lab
+READY := $(VENV)/.ready
+TESTS := $(BIN)/python -m pytest -n 2 --dist worksteal
+
+.DEFAULT_GOAL := help
+.PHONY: help setup fit test test-all lint format data base ui bench lock clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@echo
+	@echo "  make fit RECIPE=experiments/other.yaml ARGS='--seed 0 train.lr=1e-3'"
+	@echo "  make setup PYTHON=python3.12 TORCH='torch==2.15.0' PIP_FLAGS='--index-url ...'"
+
+setup: $(READY)  ## virtual environment with the pinned dependencies
+
+fit: setup  ## the main job: train, price and compare the arms of RECIPE, from nothing
+	$(LAB) fit $(RECIPE) $(ARGS)
+
+test: setup  ## the quick tier of the tests
+	$(TESTS) $(ARGS)
+
+test-all: setup  ## all tests
+	$(TESTS) -m "slow or not slow" $(ARGS)
+
+lint: setup  ## formatting, ruff and pyright
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+format: setup  ## format the code and mend what ruff can
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+data: setup  ## the made world's shards (`make fit` makes them too where they are missing)
+	$(LAB) data make $(ARGS)
+
+base: setup  ## the base that every arm starts from (`make fit` trains it too where it is missing)
+	$(LAB) base $(RECIPE) $(ARGS)
+
+ui: setup  ## the server that shows all runs, on this machine only
+	$(LAB) ui $(ARGS)
+
+bench: setup  ## time the hot paths
+	$(BIN)/python tests/bench.py $(ARGS)
+
+lock: $(BIN)/python  ## pin requirements.lock anew from pyproject.toml (ARGS=--upgrade: newest versions)
+	$(PIP) install --quiet uv
+	echo 'torch ; python_version < "0"' > $(VENV)/without-torch.txt
+	$(BIN)/uv pip compile pyproject.toml --group torch-needs --all-extras --universal \
+		--generate-hashes --overrides $(VENV)/without-torch.txt --no-annotate \
+		--custom-compile-command 'make lock' --quiet --output-file requirements.lock $(ARGS)
+
+clean:  ## remove the virtual environment and caches; runs and data stay
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+$(READY): requirements.lock pyproject.toml | $(BIN)/python
+	@echo "setting up $(VENV) from requirements.lock (some minutes, once)"
+	$(PIP) install --quiet --require-hashes --no-deps --requirement requirements.lock
+	$(PIP) show --quiet torch 2>/dev/null || $(PIP) install --quiet $(PIP_FLAGS) '$(TORCH)'
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	$(PIP) check
+	@touch $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "eramv_lab needs Python 3.11 or newer, and '$(PYTHON)' is not;" \
+			"name another one: make PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,1 @@
+"""Images, questions and features: the made world, shards, the loader."""

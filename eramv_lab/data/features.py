@@ -1,0 +1,167 @@
+"""Frozen vision features, computed once and read from a memory map by every arm and seed.
+
+`<root>/features/<key>/<number>.safetensors`; the key is a hash of the tower (config and weights),
+the preprocessing and the data, so that nothing stale can be read. One process computes, others
+wait for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from eramv_lab.data.files import locked, made_beside, progress
+from eramv_lab.data.pixels import Pixels
+from eramv_lab.data.reader import ShardDataset
+from eramv_lab.data.shards import damaged
+from eramv_lab.recipe.parse import to_plain
+from eramv_lab.registry import VISION
+from eramv_lab.slots.contracts import Need, Patches
+
+FORMAT = 1
+FILE_BYTES = 2**29
+"""Most bytes of states in one file, so that writing needs little memory."""
+
+
+class FeatureStore:
+    """The features of a split: `states` [N,P,V] fp16, `cls` [N,V] fp16, `cls_attention` [N,H,P].
+
+    CLS and its attention are there where the tower has them. Attention is kept in fp32: rounding
+    would make ties, and a selector would pick other patches than it does from pixels.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._parts = [_read(path) for path in sorted(folder.glob("*.safetensors"))]
+        if not self._parts:
+            raise damaged(folder, "no features here")
+        sizes = [len(part["states"]) for part in self._parts]
+        self._size, self._length = sizes[0], sum(sizes)
+
+    @classmethod
+    def open(
+        cls,
+        dataset: ShardDataset,
+        tower: nn.Module,
+        vision: Any,
+        *,
+        root: Path | str = "data",
+        batch: int = 64,
+        shown: bool = True,
+    ) -> FeatureStore:
+        """The store of `tower`'s features of `dataset`; computed first where it is missing.
+
+        `vision` is the config of the tower, which runs where its weights are, in their dtype and
+        in eval mode, and is put back as it was.
+        """
+        key = _key(dataset, tower, vision)
+        folder = Path(root) / "features" / key
+        if not folder.exists():
+            with locked(folder):
+                if not folder.exists():
+                    with made_beside(folder) as fresh:
+                        _compute(dataset, tower, vision, fresh, batch, shown)
+        return cls(folder)
+
+    def __len__(self) -> int:
+        """Images."""
+        return self._length
+
+    def batch(
+        self, indices: Sequence[int], dtype: torch.dtype = torch.float32
+    ) -> dict[str, Tensor]:
+        """`vision_features` of the images at `indices`, in `dtype`: states, cls, cls_attention."""
+        where = [divmod(index, self._size) for index in indices]
+        if len(self._parts) == 1:
+            rows = torch.tensor([row for _, row in where], dtype=torch.long)
+            return {name: value[rows].to(dtype) for name, value in self._parts[0].items()}
+        return {
+            name: torch.stack([self._parts[part][name][row] for part, row in where]).to(dtype)
+            for name in self._parts[0]
+        }
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, "pt") as file:  # the tensors stay in the mapped file
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise damaged(path, f"damaged features ({error}); remove this folder") from None
+
+
+def _key(dataset: ShardDataset, tower: nn.Module, vision: Any) -> str:
+    identity = {
+        "format": FORMAT,
+        "tower": to_plain(vision, VISION),
+        "weights": weights_hash(tower),
+        "pixels": asdict(Pixels.of(vision)),
+        "data": dataset.hash,
+    }
+    text = json.dumps(identity, sort_keys=True, default=str)
+    return f"{dataset.split}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def weights_hash(module: nn.Module) -> str:
+    """Hash of a module's state: names, shapes, dtypes and bytes of all its tensors (hex)."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _compute(
+    dataset: ShardDataset, tower: nn.Module, vision: Any, folder: Path, batch: int, shown: bool
+) -> None:
+    held: list[dict[str, Tensor]] = []
+    files, per_file = 0, 0
+    training = tower.training
+    tower.eval()
+    try:
+        for part in _passes(dataset, tower, vision, batch, shown):
+            # every file but the last holds as many images, so that an index names its file
+            per_file = per_file or max(1, FILE_BYTES // part["states"].nbytes)
+            held.append(part)
+            if len(held) == per_file:
+                _write(folder, files, held)
+                files, held = files + 1, []
+        if held:
+            _write(folder, files, held)
+    finally:
+        tower.train(training)
+
+
+def _passes(
+    dataset: ShardDataset, tower: nn.Module, vision: Any, batch: int, shown: bool
+) -> Iterator[dict[str, Tensor]]:
+    pixels, weight = Pixels.of(vision), next(tower.parameters())
+    need = Need.CLS | Need.CLS_ATTENTION if vision.dims().has_cls else Need.NONE
+    starts = range(0, len(dataset), batch)
+    for start in progress(starts, len(starts), "vision features", shown=shown):
+        images = [dataset.image(i) for i in range(start, min(start + batch, len(dataset)))]
+        with torch.inference_mode():
+            yield _features(tower(pixels(images).to(weight.device, weight.dtype), need))
+
+
+def _features(patches: Patches) -> dict[str, Tensor]:
+    """What is kept of a tower's output."""
+    kept = {"states": patches.states_NPV.half()}
+    if patches.cls_NV is not None:
+        kept["cls"] = patches.cls_NV.half()
+    if patches.cls_attention_NHP is not None:
+        kept["cls_attention"] = patches.cls_attention_NHP.float()
+    return {name: value.cpu() for name, value in kept.items()}
+
+
+def _write(folder: Path, number: int, held: list[dict[str, Tensor]]) -> None:
+    whole: dict[str, Any] = {n: torch.cat([part[n] for part in held]) for n in held[0]}
+    save_file(whole, folder / f"{number:06d}.safetensors")

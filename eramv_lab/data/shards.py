@@ -1,0 +1,165 @@
+"""WebDataset tar shards with a manifest: the same samples give the same bytes.
+
+A shard holds `<key>.png` and `<key>.json` for each scene; `manifest.json` beside the shards holds
+counts, question types, hashes and the config that they were made from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from eramv_lab.errors import Problem, UserError
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+
+
+class Asked(NamedTuple):
+    """One question of one image, as the shards keep it."""
+
+    key: str
+    """Unique in the data set: the image's key and the question's number."""
+    question: str
+    answer: str
+    type: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardInfo:
+    """One tar file: what it is called, what it holds, and the hash of its bytes."""
+
+    name: str
+    scenes: int
+    bytes: int
+    sha256: str
+    types: dict[str, int] = field(default_factory=dict[str, int])
+    """Questions by type."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """What a folder of shards holds: `splits` maps a split to its shards in order."""
+
+    config: dict[str, Any]
+    splits: dict[str, list[ShardInfo]]
+    made_by: str = ""
+    """Hash of the program that drew it, so that a changed one draws again."""
+    format: int = FORMAT
+
+    def hash(self, split: str) -> str:
+        """Hash of all bytes of a split: the identity of its data (hex, 64 digits)."""
+        return hashlib.sha256("".join(s.sha256 for s in self.splits[split]).encode()).hexdigest()
+
+    def counts(self, split: str) -> dict[str, Any]:
+        """Scenes, questions and questions by type of a split."""
+        shards = self.splits[split]
+        types = sum((Counter(s.types) for s in shards), Counter[str]())
+        return {
+            "scenes": sum(s.scenes for s in shards),
+            "questions": types.total(),
+            "types": dict(sorted(types.items())),
+        }
+
+    def save(self, folder: Path) -> None:
+        """Write `manifest.json`, counts included."""
+        plain = {
+            "format": self.format,
+            "made_by": self.made_by,
+            "config": self.config,
+            "splits": {
+                split: {**self.counts(split), "shards": [asdict(s) for s in shards]}
+                for split, shards in self.splits.items()
+            },
+        }
+        (folder / MANIFEST).write_text(json.dumps(plain, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> Manifest:
+        """The manifest of a folder. Raises UserError where it is missing or not one."""
+        path = folder / MANIFEST
+        try:
+            plain = json.loads(path.read_text())
+            if plain["format"] != FORMAT:
+                raise damaged(path, f"format {plain['format']}, this version reads {FORMAT}")
+            splits = {
+                split: [ShardInfo(**s) for s in entry["shards"]]
+                for split, entry in plain["splits"].items()
+            }
+            return cls(config=plain["config"], splits=splits, made_by=plain["made_by"])
+        except FileNotFoundError:
+            raise damaged(path, "no manifest here") from None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise damaged(path, f"not a manifest of shards ({error!r})") from None
+
+    def verify(self, folder: Path, *, hashes: bool = True) -> None:
+        """Raise UserError, naming every shard that is missing or not what was written.
+
+        Sizes are always compared; `hashes` reads every byte (about one second per gigabyte).
+        """
+        found: list[UserError] = []
+        for shard in (s for shards in self.splits.values() for s in shards):
+            path = folder / shard.name
+            if Path(shard.name).name != shard.name:
+                found.append(damaged(path, "a shard lies beside its manifest"))
+            elif not path.is_file():
+                found.append(damaged(path, "the shard is missing"))
+            elif (size := path.stat().st_size) != shard.bytes:
+                found.append(damaged(path, f"{size} bytes, the manifest says {shard.bytes}"))
+            elif hashes and sha256_of(path) != shard.sha256:
+                found.append(damaged(path, "the hash is not the manifest's"))
+        if found:
+            raise UserError([p for error in found for p in error.problems])
+
+
+def damaged(path: Path, message: str) -> UserError:
+    """The error of a file that cannot be used, saying where it is."""
+    return UserError(Problem(message=message, file=str(path)))
+
+
+def sha256_of(path: Path) -> str:
+    """Hash of a file's bytes (hex)."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def encode_sample(
+    image_HWC: np.ndarray, asked: Sequence[Asked], objects: Sequence[Mapping[str, Any]]
+) -> dict[str, bytes]:
+    """The members of one sample by their endings: a PNG of the uint8 image, and its JSON."""
+    png = io.BytesIO()
+    Image.fromarray(image_HWC).save(png, "PNG", compress_level=1)
+    plain = {"questions": [a._asdict() for a in asked], "objects": list(objects)}
+    return {"png": png.getvalue(), "json": json.dumps(plain, separators=(",", ":")).encode()}
+
+
+def write_shard(
+    path: Path, samples: Iterable[tuple[str, np.ndarray, list[Asked], list[dict[str, Any]]]]
+) -> ShardInfo:
+    """Write one tar of (key, image, questions, objects); owner, mode and time are constant."""
+    scenes, types = 0, Counter[str]()
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for key, image_HWC, asked, objects in samples:
+            for ending, content in encode_sample(image_HWC, asked, objects).items():
+                member = tarfile.TarInfo(f"{key}.{ending}")
+                member.size, member.mode = len(content), 0o444
+                tar.addfile(member, io.BytesIO(content))
+            scenes += 1
+            types.update(a.type for a in asked)
+    return ShardInfo(
+        name=path.name,
+        scenes=scenes,
+        bytes=path.stat().st_size,
+        sha256=sha256_of(path),
+        types=dict(sorted(types.items())),
+    )

@@ -1,0 +1,104 @@
+"""What the made world is like: the size of its images, how hard its scenes are, its splits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+TYPES: tuple[str, ...] = (
+    "digit",
+    "color",
+    "shape",
+    "compare",
+    "smaller",
+    "exist",
+    "count",
+    "rel",
+)
+"""Every kind of question that `questions.py` can ask."""
+
+PAIRS = 36
+"""Pairs of a colour and a shape; no scene holds one twice."""
+
+
+def default_mix() -> dict[str, float]:
+    """Shares of the question types of the default bed."""
+    return {"digit": 0.25, "color": 0.15, "shape": 0.15, "compare": 0.45}
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldConfig:
+    """A world of coloured shapes with digits in them, and questions about them.
+
+    The keys from `objects` to `confusable` set how hard it is to see and to tell apart.
+    """
+
+    size: int = 96
+    """Side of the square images, pixels."""
+    cells: int = 4
+    """Cells per side; a cell holds at most one object."""
+    objects: tuple[int, int] = (9, 15)
+    """Fewest and most objects in a scene."""
+    object_px: int = 20
+    """Side of the box of an object, pixels."""
+    jitter: int = 2
+    """Largest shift of an object from the middle of its cell, pixels, each way."""
+    digit_px: int = 11
+    """Height of the digit inside an object, pixels."""
+    clutter: tuple[int, int] = (6, 14)
+    """Fewest and most small marks (blobs, lines) behind the objects."""
+    noise: float = 8.0
+    """Standard deviation of the noise of every pixel, of 255."""
+    confusable: float = 0.5
+    """Share of the scenes whose objects come from four colours and four shapes, so that most
+    distractors share the target's colour or shape."""
+    questions: int = 8
+    """Questions asked of every stored image."""
+    mix: Mapping[str, float] = field(default_factory=default_mix)
+    """Share of each question type: digit, color, shape, compare, smaller, exist, count, rel."""
+    train: int = 3200
+    """Images of the training split."""
+    test: int = 300
+    """Images of the held-out split."""
+    seed: int = 0
+    """Seed of every scene and question; splits of one seed never share a scene."""
+
+    def check(self) -> Iterator[str]:
+        """Texts of what is wrong with these values; nothing when all is well."""
+        if self.cells < 1:
+            yield f"cells is {self.cells}, must be at least 1"
+            return
+        if self.size < 8 * self.cells or self.size % self.cells:
+            yield f"size {self.size} must be a multiple of cells {self.cells}, at least 8 px a cell"
+        room = self.size // self.cells
+        if self.object_px < 6 or self.jitter < 0:
+            yield f"object_px {self.object_px} must be at least 6, jitter {self.jitter} at least 0"
+        elif self.object_px + 2 * self.jitter > room:
+            yield (
+                f"object_px {self.object_px} with jitter {self.jitter} reaches past "
+                f"its cell of {room} px"
+            )
+        if not 5 <= self.digit_px <= self.object_px:
+            yield f"digit_px is {self.digit_px}, must be from 5 to object_px ({self.object_px})"
+        most = min(self.cells**2, PAIRS if self.confusable == 0 else 16)
+        low, high = self.objects
+        if not 2 <= low <= high <= most:
+            yield f"objects is {low} to {high}, must rise within 2 and {most}"
+        if not 0 <= self.clutter[0] <= self.clutter[1]:
+            yield f"clutter is {self.clutter[0]} to {self.clutter[1]}, must rise from 0"
+        if self.noise < 0:
+            yield f"noise is {self.noise}, must not be negative"
+        if not 0 <= self.confusable <= 1:
+            yield f"confusable is {self.confusable}, must lie within 0 and 1"
+        for name, share in self.mix.items():
+            if name not in TYPES:
+                yield f"mix names {name!r}, question types are {', '.join(TYPES)}"
+            elif share < 0:
+                yield f"mix.{name} is {share}, must not be negative"
+        if not any(share > 0 for share in self.mix.values()):
+            yield "mix is empty: no question type has a share above 0"
+        for name in ("questions", "train", "test"):
+            if getattr(self, name) < 1:
+                yield f"{name} is {getattr(self, name)}, must be at least 1"
+        if self.seed < 0:
+            yield f"seed is {self.seed}, must not be negative"

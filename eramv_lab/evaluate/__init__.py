@@ -1,0 +1,1 @@
+"""Scores by generation, and how sure one can be of them."""

@@ -1,0 +1,233 @@
+"""Attention of one layer: to the sequence's rows, and to the fine features with whose weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.llama.modeling_llama import (
+    apply_rotary_pos_emb,
+    eager_attention_forward,
+    repeat_kv,
+    rotate_half,
+)
+
+from eramv_lab.model.cache import StreamCache
+from eramv_lab.slots.sharing import project_out, split_heads
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the rows of a stage read of the fine features."""
+
+    memory_BMD: Tensor | None
+    """None: keys and values are in the cache."""
+    rope: tuple[Tensor, Tensor] | None
+    """cos and sin [B,M,d] of the fine features; None: the band is not rotated."""
+    mask_B1SM: Tensor | None
+    """True where a row may read; None: everything. No row of it is empty."""
+    readers_BS1: Tensor | None
+    """0 for rows that do not read; None: all do."""
+    bridge: nn.Module | None = None
+    """The bridge that all layers share, where it is not the layer's own."""
+
+
+class Work:
+    """One pass through one layer's attention; lives for that pass."""
+
+    def __init__(
+        self,
+        layer: Any,
+        mask: Tensor | None,
+        rope: tuple[Tensor, Tensor],
+        past: StreamCache | None,
+        reading: Reading | None,
+    ) -> None:
+        self.layer, self.attn = layer, layer.self_attn
+        self.mask, self.rope, self.past, self.reading = mask, rope, past, reading
+        self.band: Any = layer.band if reading is not None else None
+        self.memory_BMD = None if reading is None else reading.memory_BMD
+        self.self_map: Tensor | None = None
+        self.cross_map: Tensor | None = None
+
+    def bridge(self) -> Tensor | None:
+        """What the bridge makes of the fine features; kept for this layer's keys and values."""
+        if self.memory_BMD is None or self.reading is None:
+            return None
+        module = self.reading.bridge if self.reading.bridge is not None else self.band.bridge
+        if module is not None:
+            self.memory_BMD = module(self.memory_BMD, layer=self.layer)
+        return self.memory_BMD
+
+    def project(
+        self, normed_BSD: Tensor, rankers_BR: Tensor | None, visible_BS: Tensor | None
+    ) -> Tensor | None:
+        """Queries, keys and values of the rows; scores of the ranking rows, if there are any."""
+        attn = self.attn
+        query = split_heads(attn.q_proj(normed_BSD), attn.head_dim)
+        key = split_heads(attn.k_proj(normed_BSD), attn.head_dim)
+        if hasattr(attn, "q_norm"):
+            query, key = attn.q_norm(query), attn.k_norm(key)
+        value = split_heads(attn.v_proj(normed_BSD), attn.head_dim).transpose(1, 2)
+        self.plain_BHSd, key = query.transpose(1, 2), key.transpose(1, 2)
+        self.query_BHSd, self.key = apply_rotary_pos_emb(self.plain_BHSd, key, *self.rope)
+        self.value = value
+        scores = None
+        if rankers_BR is not None:
+            scores = self._rank(rankers_BR, visible_BS)
+        if self.past is not None:
+            self.key, self.value = self.past.self_attention_cache.update(
+                self.key, self.value, attn.layer_idx
+            )
+        return scores
+
+    def _rank(self, rankers_BR: Tensor, visible_BS: Tensor | None) -> Tensor:
+        """Softmax of the ranking rows over the rows up to them, mean over heads: [B,S]."""
+        rows = self.query_BHSd.shape[2]
+        index = rankers_BR[:, None, :, None].expand(
+            -1, self.query_BHSd.shape[1], -1, self.query_BHSd.shape[3]
+        )
+        query_BHRd = self.query_BHSd.gather(2, index)
+        key = repeat_kv(self.key, self.attn.num_key_value_groups)
+        scores_BHRS = query_BHRd @ key.transpose(2, 3) * self.attn.scaling
+        seen = torch.arange(rows, device=rankers_BR.device) <= rankers_BR[:, None, :, None]
+        if visible_BS is not None:
+            seen = seen & visible_BS[:, None, None]
+        scores_BHRS = scores_BHRS.masked_fill(~seen, torch.finfo(scores_BHRS.dtype).min)
+        return scores_BHRS.softmax(dim=-1, dtype=torch.float32).mean(dim=(1, 2))
+
+    def attend(self, normed_BSD: Tensor, *, cross: bool) -> Tensor:
+        """Self-attention and, in the parallel place, the band beside it: [B,S,D]."""
+        if cross and self.band.config.softmax == "joint":
+            return self.attn.o_proj(self._joint())
+        heads, self.self_map = self._call(
+            self.query_BHSd, self.key, self.value, self.mask, causal=True
+        )
+        if not cross:
+            return self.attn.o_proj(heads)
+        read_BSE, gate = self._read(normed_BSD)
+        sharing = self.band.sharing
+        if self.band.config.combine == "mix":
+            return self.attn.o_proj(heads * (1 - self._only_readers(gate)) + read_BSE)
+        out_BSD = sharing.out(self.layer, read_BSE)
+        if out_BSD is None:
+            return self.attn.o_proj(heads + read_BSE)
+        return self.attn.o_proj(heads) + self._only_readers(out_BSD)
+
+    def own_step(self, hidden_BSD: Tensor) -> Tensor:
+        """The band as a step of its own, before or after self-attention: [B,S,D]."""
+        normed_BSD, attn = self.layer.input_layernorm(hidden_BSD), self.attn
+        if self.band.shared_query:
+            plain = split_heads(attn.q_proj(normed_BSD), attn.head_dim)
+            if hasattr(attn, "q_norm"):
+                plain = attn.q_norm(plain)
+            self.plain_BHSd = plain.transpose(1, 2)
+        else:
+            self.plain_BHSd = normed_BSD.new_empty(0)
+        read_BSE, _ = self._read(normed_BSD)
+        out_BSD = self.band.sharing.out(self.layer, read_BSE)
+        return self._only_readers(project_out(self.layer, read_BSE) if out_BSD is None else out_BSD)
+
+    def _read(self, normed_BSD: Tensor) -> tuple[Tensor, Any]:
+        """The gated heads of the band [B,S,H*d], and the gate."""
+        reading, band = self.reading, self.band
+        assert reading is not None
+        query = band.sharing.query(self.layer, normed_BSD, self.plain_BHSd)
+        if reading.rope is not None:
+            query = rotate(query, self.rope)
+        key, value = self._memory()
+        heads, self.cross_map = self._call(query, key, value, reading.mask_B1SM, causal=False)
+        gate: Any = 1
+        if band.gate is not None:
+            gate = band.gate(normed_BSD)
+            heads = heads * gate
+        return self._only_readers(heads), gate
+
+    def _memory(self) -> tuple[Tensor, Tensor]:
+        """Keys and values of the fine features: made at prefill, then cached."""
+        index = self.attn.layer_idx
+        if self.memory_BMD is None:
+            assert self.past is not None
+            cached = self.past.cross_attention_cache.layers[index]
+            return cached.keys, cached.values
+        key, value = self.band.sharing.keys_values(self.layer, self.memory_BMD)
+        rope = None if self.reading is None else self.reading.rope
+        if rope is not None:
+            key = rotate(key, rope)
+        if self.past is not None:
+            self.past.cross_attention_cache.update(key, value, index)
+        return key, value
+
+    def _joint(self) -> Tensor:
+        """One softmax over the rows' keys and the fine features'."""
+        reading = self.reading
+        assert reading is not None and self.mask is not None
+        key, value = self._memory()
+        batch, rows = self.query_BHSd.shape[0], self.query_BHSd.shape[2]
+        wide = self.mask.expand(batch, -1, -1, -1)
+        side = torch.ones((batch, 1, rows, key.shape[2]), dtype=torch.bool, device=key.device)
+        if reading.mask_B1SM is not None:
+            side = side & reading.mask_B1SM
+        if reading.readers_BS1 is not None:
+            side = side & (reading.readers_BS1[:, None] > 0)
+        if wide.dtype != torch.bool:  # eager masks are added, not asked
+            side = torch.zeros_like(side, dtype=wide.dtype).masked_fill(
+                ~side, torch.finfo(wide.dtype).min
+            )
+        heads, joint = self._call(
+            self.query_BHSd,
+            torch.cat([self.key, key], dim=2),
+            torch.cat([self.value, value], dim=2),
+            torch.cat([wide, side], dim=3),
+            causal=False,
+        )
+        if joint is not None:
+            own = self.key.shape[2]
+            self.self_map, self.cross_map = joint[..., :own], joint[..., own:]
+        return heads
+
+    def _call(
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, causal: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """The config's attention function: heads [B,S,H*d], and weights where it gives them."""
+        attn = self.attn
+        function = ALL_ATTENTION_FUNCTIONS.get_interface(
+            attn.config._attn_implementation, eager_attention_forward
+        )
+        if not causal and attn.config._attn_implementation == "eager" and mask is not None:
+            mask = _added(mask, query.dtype)
+        extra: dict[str, Any] = {}
+        if not causal:
+            extra["is_causal"] = False  # or SDPA cuts the keys to the first S, without a word
+        elif getattr(attn, "sliding_window", None) is not None:
+            extra["sliding_window"] = attn.sliding_window
+        heads, weights = function(
+            attn,
+            query,
+            key,
+            value,
+            mask,
+            dropout=attn.attention_dropout if attn.training else 0.0,
+            scaling=attn.scaling,
+            **extra,
+        )
+        return heads.reshape(*heads.shape[:2], -1), weights
+
+    def _only_readers(self, rows: Tensor) -> Tensor:
+        readers = None if self.reading is None else self.reading.readers_BS1
+        return rows if readers is None else rows * readers.to(rows.dtype)
+
+
+def rotate(rows_BHSd: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
+    """Rotary positions for one tensor; cos and sin are [B,S,d]."""
+    cos, sin = (table.unsqueeze(1) for table in rope)
+    return rows_BHSd * cos + rotate_half(rows_BHSd) * sin
+
+
+def _added(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    if mask.dtype != torch.bool:
+        return mask
+    return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)

@@ -1,0 +1,112 @@
+"""`EramvProcessor`: questions and images to model inputs, in the order the prompt slot says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from transformers import BatchFeature, ProcessorMixin
+
+from eramv_lab.errors import UserError
+from eramv_lab.recipe.model_spec import ModelSpec
+from eramv_lab.recipe.parse import parse_component, to_plain
+from eramv_lab.registry import PROMPT
+
+IMAGE = "<image>"
+
+
+class EramvProcessor(ProcessorMixin):
+    """An image processor, a tokenizer, and where the image stands in a prompt.
+
+    Args:
+        image_processor: of the vision tower.
+        tokenizer: of the language model; it knows the token `<image>`.
+        visual_rows: placeholders that an image becomes (`model.visual_rows`).
+        prompt: the prompt slot, plain (`{"type": "question_first", ...}`).
+    """
+
+    def __init__(
+        self,
+        image_processor: Any = None,
+        tokenizer: Any = None,
+        visual_rows: int = 1,
+        prompt: Mapping[str, Any] | None = None,
+        chat_template: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.visual_rows = visual_rows
+        self.prompt = dict(prompt or {"type": "question_first"})
+        problems: list[Any] = []
+        self._prompt: Any = parse_component(PROMPT, self.prompt, "prompt", problems)
+        if problems:
+            raise UserError(problems)
+        super().__init__(image_processor, tokenizer, chat_template=chat_template)
+
+    @classmethod
+    def for_spec(cls, spec: ModelSpec, image_processor: Any, tokenizer: Any) -> EramvProcessor:
+        """The processor of a typed model section; `<image>` is added to a tokenizer without it."""
+        if tokenizer.convert_tokens_to_ids(IMAGE) in (None, tokenizer.unk_token_id):
+            tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE]})
+        return cls(
+            image_processor,
+            tokenizer,
+            visual_rows=max(spec.dims().visual, 1),
+            prompt=to_plain(spec.prompt, PROMPT),
+        )
+
+    @property
+    def image_token_id(self) -> int:
+        """Id of a visual row in `input_ids`."""
+        return self.tokenizer.convert_tokens_to_ids(IMAGE)
+
+    def write(self, question: str, images: int = 1) -> str:
+        """The whole prompt of a question, up to where the answer begins."""
+        body = self._prompt.write(question, " ".join([IMAGE] * images))
+        if self._prompt.template != "chat":
+            return body
+        turn = [{"role": "user", "content": body}]
+        return self.tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
+
+    def __call__(  # type: ignore[override]
+        self,
+        images: Any = None,
+        text: str | Sequence[str] | None = None,
+        return_tensors: str | None = "pt",
+        **kwargs: Any,
+    ) -> BatchFeature:
+        """Model inputs of prompts that name `<image>` once per image, and their images in order.
+
+        Args:
+            images: one image or a list, as the image processor takes them; None for none.
+            text: one prompt or a list (`write` makes them of questions).
+            return_tensors: as in transformers.
+            kwargs: go to the tokenizer (`padding`, ...).
+
+        Returns `input_ids`, `attention_mask` [B,T], `pixel_values` [N,3,H,W] and `image_counts`.
+        Raises ValueError where images and placeholders differ in number.
+        """
+        if text is None:
+            raise ValueError("EramvProcessor needs text")
+        prompts = [text] if isinstance(text, str) else list(text)
+        pictures = [] if images is None else images
+        if not isinstance(pictures, list | tuple):
+            pictures = [pictures]
+        counts = tuple(prompt.count(IMAGE) for prompt in prompts)
+        if sum(counts) != len(pictures):
+            raise ValueError(f"{sum(counts)} {IMAGE} in the text, but {len(pictures)} images")
+        spread = [prompt.replace(IMAGE, IMAGE * self.visual_rows) for prompt in prompts]
+        kwargs.setdefault("padding", len(prompts) > 1)
+        kwargs.setdefault("padding_side", "left")
+        data: dict[str, Any] = dict(self.tokenizer(spread, return_tensors=return_tensors, **kwargs))
+        data.pop("token_type_ids", None)
+        if pictures:
+            seen = self.image_processor(images=list(pictures), return_tensors=return_tensors)
+            data["pixel_values"] = seen["pixel_values"]
+        features = BatchFeature(data)
+        features["image_counts"] = counts
+        return features
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """Names of what it returns."""
+        return ["input_ids", "attention_mask", "pixel_values", "image_counts"]

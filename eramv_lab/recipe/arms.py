@@ -1,0 +1,271 @@
+"""One arm of a recipe: its typed sections, its plain form, its hash; and how all are resolved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from eramv_lab.errors import LabError, Problem, UserError
+from eramv_lab.recipe.base import Base, base_path, digest, mismatches, read_base
+from eramv_lab.recipe.load import Document, interpolated
+from eramv_lab.recipe.match import MATCH, Place, Solver, matches, put
+from eramv_lab.recipe.model_spec import ModelSpec, parse_model
+from eramv_lab.recipe.nodes import Node, find
+from eramv_lab.recipe.parse import choice, plain
+from eramv_lab.recipe.schema import (
+    NEUTRAL,
+    SECTIONS,
+    BaseRef,
+    CostConfig,
+    DataConfig,
+    EvaluateConfig,
+    TrainConfig,
+    TrainerConfig,
+    check_sizes,
+    parse_section,
+)
+
+TOP = ("question", "plugins", "model", *SECTIONS, "seeds", "seed", "expect", "matched", "extends")
+"""Keys at the top of a recipe, beside `arms`."""
+OUTSIDE = ("question", "plugins", "seeds", "expect", "extends")
+"""Those that an arm cannot change."""
+INSIDE = tuple(key for key in TOP if key not in (*OUTSIDE, "seed", "matched"))
+"""Those that it can."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """A whole recipe for one fit, checked."""
+
+    name: str
+    spec: ModelSpec
+    data: DataConfig
+    base: BaseRef
+    train: TrainConfig
+    evaluate: EvaluateConfig
+    cost: CostConfig
+    trainer: TrainerConfig
+    seed: int | None = None
+    matched: dict[str, str] = field(default_factory=dict[str, str])
+    """Keys whose number was solved for, with the arm whose FLOPs it matches."""
+    base_recipe: Base | None = None
+    """The base that it starts from, unless another arm."""
+    parent: Arm | None = None
+    """The arm whose finished weights it starts from."""
+
+    @cached_property
+    def plain(self) -> dict[str, Any]:
+        """The arm as a recipe writes it, every key given: reads back to the same arm."""
+        sections = {name: plain(getattr(self, name)) for name in SECTIONS}
+        more: dict[str, Any] = {"matched": dict(self.matched)} if self.matched else {}
+        if self.seed is not None:
+            more["seed"] = self.seed
+        return {"model": self.spec.to_plain(), **sections, **more}
+
+    @cached_property
+    def hash(self) -> str:
+        """8 hex digits of everything that can change a result, but for the seed."""
+        kept: dict[str, Any] = {"model": self.plain["model"]}
+        for section in SECTIONS:
+            kept[section] = {
+                key: value
+                for key, value in self.plain[section].items()
+                if f"{section}.{key}" not in NEUTRAL
+            }
+        start = self.base_recipe.hash if self.base_recipe else None
+        seed = self.base.seed if self.base_recipe else None
+        kept["base"] = {"base": start, "seed": seed, "arm": self.parent and self.parent.hash}
+        return digest(kept)
+
+    def with_seed(self, seed: int) -> Arm:
+        """The same arm, fitted with `seed`."""
+        return replace(self, seed=seed, parent=self.parent and self.parent.with_seed(seed))
+
+
+class Resolver:
+    """Resolves the arms of a document in the order in which they need one another."""
+
+    def __init__(self, document: Document, solver: Solver) -> None:
+        self.document = document
+        self.solver = solver
+        self.nodes = {name: document.arm(name) for name in document.arms}
+        self.arms: dict[str, Arm | None] = {}
+        self.bases: dict[str, Base | UserError] = {}
+        self.open: list[str] = []
+        self.by_arm: dict[str, list[Problem]] = {name: [] for name in self.nodes}
+
+    def resolve(self) -> dict[str, Arm]:
+        """The sound arms, in the order written; what is wrong is in `.problems`."""
+        for name in self.nodes:
+            self.arm(name)
+        return {name: arm for name in self.nodes if (arm := self.arms[name]) is not None}
+
+    @property
+    def problems(self) -> Iterator[Problem]:
+        """Every problem once, with the arms it is found in where that is not all of them."""
+        found: dict[Problem, list[str]] = {}
+        for name, problems in self.by_arm.items():
+            for problem in problems:
+                arms = found.setdefault(problem, [])
+                if name not in arms:
+                    arms.append(name)
+        for problem, arms in found.items():
+            if len(arms) == len(self.nodes):
+                yield problem
+            else:
+                word = "arm" if len(arms) == 1 else "arms"
+                yield replace(problem, message=f"{problem.message} ({word} {', '.join(arms)})")
+
+    def arm(self, name: str) -> Arm | None:
+        """The arm called `name`, those that it refers to first."""
+        if name not in self.arms:
+            self.open.append(name)
+            problems: list[Problem] = []
+            try:
+                self.arms[name] = self._arm(name, problems)
+            finally:
+                self.open.pop()
+            node = self.nodes[name]
+            self.by_arm[name] += [_placed(problem, node) for problem in problems]
+            if self.by_arm[name]:
+                self.arms[name] = None
+        return self.arms[name]
+
+    def _arm(self, name: str, problems: list[Problem]) -> Arm | None:
+        data = interpolated(self.nodes[name], problems)
+        if problems:
+            return None
+        for key in self.document.arms[name].value:
+            if key in OUTSIDE:
+                message = f"{key} is one for the whole recipe, an arm cannot change it"
+                problems.append(Problem(message=message, key=key))
+            elif key not in TOP:
+                problems.append(choice(f"unknown key {key!r}", key, INSIDE, key))
+        parts = {key: parse_section(key, data.get(key), problems) for key in SECTIONS}
+        data, matched = self._match(data, parts["cost"], problems)
+        spec = _model(data, problems)
+        if spec is None or problems or None in matched.values():
+            return None
+        arm = Arm(name=name, spec=spec, matched=matched, **parts)
+        problems += check_sizes(arm.data, arm.train, arm.evaluate)
+        return self._started(arm, problems)
+
+    def _started(self, arm: Arm, problems: list[Problem]) -> Arm | None:
+        """The arm with what it starts from: another arm, a base, or nothing."""
+        if arm.base.arm is not None:
+            parent = self._other(arm.base.arm, "base.arm", problems)
+            if parent is None:
+                return None
+            base = replace(arm.base, recipe=None)
+            arm, whose = replace(arm, base=base, parent=parent), f"arm {parent.name}"
+            theirs = parent.spec.to_plain()
+            parts = {slot: theirs[slot] for slot in ("vision", "language")}
+        elif arm.base.recipe is not None:
+            mark = find(self.nodes[arm.name], "base.recipe")
+            base = self._base(str(base_path(arm.base.recipe, mark)), problems)
+            if base is None:
+                return None
+            arm = replace(arm, base=replace(arm.base, recipe=base.path), base_recipe=base)
+            parts, whose = base.parts, f"the base {base.path}"
+        else:
+            return arm
+        problems += [
+            Problem(message=f"is {mine!r}, but {whose}, where this starts, has {its!r}", key=key)
+            for key, mine, its in mismatches(parts, arm.spec.to_plain())
+        ]
+        return arm
+
+    def _base(self, path: str, problems: list[Problem]) -> Base | None:
+        if path not in self.bases:
+            try:
+                self.bases[path] = read_base(Path(path))
+            except UserError as error:
+                self.bases[path] = error
+        found = self.bases[path]
+        if isinstance(found, Base):
+            return found
+        problems += [p if p.file else replace(p, key="base.recipe") for p in found.problems]
+        return None
+
+    def _other(self, name: str, key: str, problems: list[Problem]) -> Arm | None:
+        """Another arm that this one refers to in `key`; None where it is not sound."""
+        if name not in self.nodes:
+            problems.append(choice(f"there is no arm {name!r}", name, self.nodes, key))
+            return None
+        if name in self.open:
+            circle = " -> ".join([*self.open[self.open.index(name) :], name])
+            problems.append(Problem(message=f"the arms wait for one another: {circle}", key=key))
+            return None
+        return self.arm(name)  # None: its own problems are reported
+
+    def _match(
+        self, data: dict[str, Any], cost: CostConfig | None, problems: list[Problem]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """`data` with the number that `match_flops_of` asks for; by key, the arm so matched or
+        None where there is no such number."""
+        solved = data.get("matched")
+        matched: dict[str, Any] = dict(solved) if isinstance(solved, Mapping) else {}
+        wanted = list(matches(data))
+        for place, target in wanted:
+            key = ".".join(map(str, place))
+            number: int | None = None
+            if len(wanted) > 1:
+                problems.append(Problem(message="only one key of an arm can be matched", key=key))
+            elif place[0] != "model" or len(place) < 3:
+                problems.append(Problem(message="only a number of a slot can be matched", key=key))
+            elif not isinstance(target, str):
+                message = f"expected {{{MATCH}: ARM}} and nothing else"
+                problems.append(Problem(message=message, key=key))
+            elif (other := self._other(target, key, problems)) and cost is not None:
+                number = self._solve(data, place, other.spec, cost, key, problems)
+            matched[_listed(place)] = None if number is None else target
+            data = put(data, place, number or 1)  # 1: to see what else is wrong
+        return data, matched
+
+    def _solve(
+        self,
+        data: dict[str, Any],
+        place: Place,
+        other: ModelSpec,
+        cost: CostConfig,
+        key: str,
+        problems: list[Problem],
+    ) -> int | None:
+        def spec_of(number: int) -> ModelSpec | None:
+            return parse_model(put(data, place, number)["model"], [])
+
+        if spec_of(1) is None:
+            return None  # what is wrong even then is reported with the model's other problems
+        try:
+            return self.solver(spec_of, other, cost)
+        except LabError as error:
+            problems.append(Problem(message=str(error), key=key))
+            return None
+
+
+def _listed(place: Place) -> str:
+    """The key as the resolved recipe has it, where reducers are always a list."""
+    if place[:2] == ("model", "reducer") and isinstance(place[2], str):
+        place = (*place[:2], 0, *place[2:])
+    return ".".join(map(str, place))
+
+
+def _model(data: Mapping[str, Any], problems: list[Problem]) -> ModelSpec | None:
+    if not data.get("model"):
+        problems.append(Problem(message="missing key 'model'"))
+        return None
+    if not isinstance(data["model"], Mapping):
+        problems.append(Problem(message="expected slots and what fills them", key="model"))
+        return None
+    return parse_model(data["model"], problems)
+
+
+def _placed(problem: Problem, node: Node) -> Problem:
+    """The problem with the file and line of its key, unless it has them."""
+    if problem.file is not None:
+        return problem
+    mark = find(node, problem.key or "")
+    return replace(problem, file=mark.file, line=mark.line if problem.key else None)

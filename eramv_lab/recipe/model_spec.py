@@ -1,0 +1,187 @@
+"""The typed `model:` section: a config per slot, the band as layers, the sizes that follow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from eramv_lab.errors import Problem
+from eramv_lab.recipe.bands import band_layers, split_band
+from eramv_lab.recipe.parse import choice, parse_component, to_plain
+from eramv_lab.registry import SLOTS
+from eramv_lab.shapes import Dims
+
+KEYS = (
+    "vision",
+    "anchors",
+    "connector",
+    "fine",
+    "band",
+    "bridge",
+    "sharing",
+    "reducer",
+    "language",
+    "prompt",
+)
+NEEDED = ("vision", "connector", "language", "prompt")
+DEFAULTS: dict[str, str | None] = {
+    "vision": None,
+    "anchors": None,
+    "connector": None,
+    "fine": "all",
+    "bridge": None,
+    "sharing": "shared",
+    "language": None,
+    "prompt": "question_first",
+}
+"""What fills a slot that a recipe does not name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """What fills each slot; None (or an empty tuple) where a recipe says `none`."""
+
+    vision: Any
+    connector: Any
+    language: Any
+    prompt: Any
+    anchors: Any = None
+    band: tuple[int, ...] = ()
+    fine: Any = None
+    fusion: Any = None
+    bridge: Any = None
+    sharing: Any = None
+    reducer: tuple[Any, ...] = ()
+
+    def dims(self) -> Dims:
+        """The sizes that the slots tell one another."""
+        vision, language = self.vision.dims(), self.language.dims()
+        anchors = self.anchors.count_of(vision) if self.anchors else 0
+        patches = anchors - int(self.anchors.takes_cls) if self.anchors else 0
+        return Dims(
+            vision=vision,
+            language=language,
+            anchors=anchors,
+            visual=anchors,
+            fine=self.fine.count_of(vision, patches) if self.fine else 0,
+            band=self.band,
+        )
+
+    def connector_rows(self) -> int:
+        """Rows per image that go through the connector at prefill.
+
+        With a band, every fine feature (or, where the selection is made of them, every tower row
+        once: anchors that are picked are gathered after it); without, the anchors alone.
+        """
+        dims = self.dims()
+        if not self.band or (self.bridge and self.bridge.input == "vision"):
+            return dims.anchors
+        if self.anchors is None:
+            return dims.fine
+        if not self.anchors.picks:
+            return dims.fine + dims.anchors
+        rows_with_cls = self.anchors.takes_cls or (self.fine is not None and self.fine.cls)
+        return dims.vision.patches + int(bool(rows_with_cls))
+
+    def events(self) -> tuple[Any, ...]:
+        """What the reducers do, in order of layer."""
+        dims = self.dims()
+        events = [e for r in self.reducer for e in r.events(dims.language.layers, dims.visual)]
+        return tuple(sorted(events, key=lambda e: e.layer))
+
+    def to_plain(self) -> dict[str, Any]:
+        """The section as a recipe writes it, every key given."""
+        plain: dict[str, Any] = {}
+        for key in KEYS:
+            if key == "band":
+                fusion = to_plain(self.fusion, SLOTS["fusion"])
+                plain[key] = {"layers": list(self.band), **fusion} if self.band else "none"
+            elif key == "reducer":
+                plain[key] = [to_plain(r, SLOTS[key]) for r in self.reducer] or "none"
+            else:
+                plain[key] = to_plain(getattr(self, key), SLOTS[key])
+        return plain
+
+
+def parse_model(
+    section: Mapping[str, Any], problems: list[Problem], key: str = "model"
+) -> ModelSpec | None:
+    """The ModelSpec of a plain section; None with `problems` extended where it is not sound."""
+    before = len(problems)
+    problems += [
+        choice(f"unknown key {name!r}", name, KEYS, f"{key}.{name}")
+        for name in section
+        if name not in KEYS
+    ]
+    parts: dict[str, Any] = {
+        slot: parse_component(
+            SLOTS[slot], section.get(slot, default), f"{key}.{slot}", problems, default
+        )
+        for slot, default in DEFAULTS.items()
+    }
+    problems += [
+        Problem(message=f"a model needs {slot}, found none", key=f"{key}.{slot}")
+        for slot in NEEDED
+        if parts[slot] is None and _is_none(section.get(slot))
+    ]
+    parts["reducer"] = _reducers(section.get("reducer"), f"{key}.reducer", problems)
+    band = section.get("band", "none")
+    where, how = split_band(band)
+    if isinstance(band, Mapping) and _is_none(band):
+        parse_component(SLOTS["fusion"], band, f"{key}.band", problems)
+    elif not _is_none(band):
+        fusion = {"type": "attend", **(how or {})}
+        parts["fusion"] = parse_component(SLOTS["fusion"], fusion, f"{key}.band", problems)
+    if parts["language"] is not None:
+        depth = parts["language"].dims().layers
+        parts["band"] = band_layers(where, depth, f"{key}.band", problems)
+    # a band's parts are read even where the band is `none`: a mistake in them is never hidden
+    if _is_none(band):
+        parts |= dict.fromkeys(("fine", "bridge", "sharing"))
+    else:
+        problems += [
+            Problem(message=f"a band needs {slot}, found none", key=f"{key}.{slot}")
+            for slot in ("fine", "sharing")
+            if parts[slot] is None and _is_none(section.get(slot, DEFAULTS[slot]))
+        ]
+    if len(problems) > before:
+        return None
+    spec = ModelSpec(**parts)
+    problems += [
+        Problem(message=message, key=f"{key}.{slot}") for slot, message in cross_check(spec)
+    ]
+    return spec if len(problems) == before else None
+
+
+def _is_none(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        value = value.get("type")
+        return value == "none"
+    return value is None or value == "none"
+
+
+def _reducers(value: Any, key: str, problems: list[Problem]) -> tuple[Any, ...]:
+    if not isinstance(value, list):
+        found = [parse_component(SLOTS["reducer"], value, key, problems)]
+    else:
+        found = [
+            parse_component(SLOTS["reducer"], one, f"{key}.{i}", problems)
+            for i, one in enumerate(value)
+        ]
+    return tuple(reducer for reducer in found if reducer is not None)
+
+
+def cross_check(spec: ModelSpec) -> list[tuple[str, str]]:
+    """Impossible combinations: (slot, what is wrong) of every component that objects."""
+    found: list[tuple[str, str]] = []
+    for slot in KEYS:
+        configs = spec.reducer if slot == "reducer" else (getattr(spec, slot),)
+        if slot == "band":
+            configs = (spec.fusion,)
+        for config in configs:
+            if config is not None and hasattr(config, "check"):
+                found += [(slot, message) for message in config.check(spec)]
+    if spec.anchors is None and not spec.band:
+        found.append(("anchors", "none and band none: the model would not see the image"))
+    return found

@@ -1,0 +1,148 @@
+"""Plain data to typed configs: every unknown key and wrong value becomes a Problem."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping
+from functools import cache
+from types import NoneType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from eramv_lab.errors import Problem, nearest
+from eramv_lab.registry import Registry
+
+Config = TypeVar("Config")
+
+
+def choice(message: str, word: object, names: Iterable[str], key: str | None = None) -> Problem:
+    """The problem of a word that is none of `names`."""
+    allowed = tuple(names)
+    return Problem(message=message, key=key, allowed=allowed, nearest=nearest(str(word), allowed))
+
+
+@cache
+def hints_of(config: type[Any]) -> dict[str, Any]:
+    """Types of the fields of a dataclass, constraints left out."""
+    return get_type_hints(config)
+
+
+@cache
+def _adapter(config: type[Any], name: str) -> TypeAdapter[Any]:
+    return TypeAdapter(get_type_hints(config, include_extras=True)[name])
+
+
+def parse_config(
+    config: type[Config], values: object, key: str, problems: list[Problem]
+) -> Config | None:
+    """An instance of the dataclass `config` from `values`, or None with `problems` extended.
+
+    Values are strictly typed (no text for a number); lists become tuples where the field is one,
+    mappings dataclasses; `none` empties a field that may be empty. `key` is the dotted place of
+    `values` in the recipe.
+    """
+    if not isinstance(values, Mapping):
+        problems.append(Problem(message=f"expected keys and values, found {values!r}", key=key))
+        return None
+    fields = {f.name: f for f in dataclasses.fields(config)}  # type: ignore[arg-type]
+    before = len(problems)
+    good: dict[str, Any] = {}
+    for name, value in values.items():
+        where = f"{key}.{name}" if key else str(name)
+        if name not in fields:
+            problems.append(choice(f"unknown key {name!r}", name, fields, where))
+            continue
+        hint = hints_of(config)[name]
+        if dataclasses.is_dataclass(hint):
+            good[name] = parse_config(hint, {} if value is None else value, where, problems)  # type: ignore[arg-type]
+        elif value == "none" and NoneType in get_args(hint):
+            good[name] = None
+        else:
+            good[name] = _value(config, name, value, where, problems)
+    problems += [
+        Problem(message=f"missing key {f.name!r}", key=key or None)
+        for f in fields.values()
+        if f.name not in values
+        and f.default is dataclasses.MISSING
+        and f.default_factory is dataclasses.MISSING
+    ]
+    return config(**good) if len(problems) == before else None
+
+
+def _value(config: type[Any], name: str, value: Any, where: str, problems: list[Problem]) -> Any:
+    try:
+        return _adapter(config, name).validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        problems.append(_value_problem(hints_of(config)[name], value, where, error.errors()))
+    except (TypeError, ValueError):
+        problems.append(Problem(message=f"found {value!r}, which is not plain data", key=where))
+    return None
+
+
+def _value_problem(hint: Any, value: Any, where: str, errors: list[Any]) -> Problem:
+    """One problem for a value, however many branches of a union refused it."""
+    choices = tuple(str(c) for part in (hint, *get_args(hint)) for c in literals(part))
+    texts = [e["msg"].removeprefix("Input ").removeprefix("Value error, ") for e in errors]
+    deeper = [str(p) for p in errors[0]["loc"] if isinstance(p, int)] if len(errors) == 1 else []
+    return Problem(
+        message=f"{' or '.join(dict.fromkeys(texts))}, found {value!r}",
+        key=".".join([where, *deeper]),
+        allowed=choices,
+        nearest=nearest(str(value), choices),
+    )
+
+
+def literals(hint: Any) -> tuple[Any, ...]:
+    """The words of a `Literal`; none of any other type."""
+    return get_args(hint) if get_origin(hint) is Literal else ()
+
+
+def parse_component(
+    registry: Registry, value: Any, key: str, problems: list[Problem], default: str | None = None
+) -> Any | None:
+    """The config of the component that `value` names (`name`, `{type: name, ...}`, `none`)."""
+    if value is None or value == "none":
+        return None
+    if isinstance(value, str):
+        value = {"type": value}
+    if not isinstance(value, Mapping):
+        problems.append(
+            Problem(message=f"expected a name or a mapping with 'type', found {value!r}", key=key)
+        )
+        return None
+    rest = dict(value)
+    name = rest.pop("type", default)
+    if name == "none":
+        problems += [
+            Problem(message=f"{registry.slot} none takes no keys, found {k!r}", key=f"{key}.{k}")
+            for k in rest
+        ]
+    elif name is None:
+        allowed = (*registry.names(), "none")
+        problems.append(Problem(message="missing key 'type'", key=key, allowed=allowed))
+    elif name not in registry.names():
+        problems.append(dataclasses.replace(registry.unknown(name), key=f"{key}.type"))
+    else:
+        return parse_config(registry.get(name).config, rest, key, problems)
+    return None
+
+
+def to_plain(config: Any, registry: Registry) -> Any:
+    """The recipe form of a component's config: `{"type": name, ...}`, or `"none"`."""
+    if config is None:
+        return "none"
+    return {"type": registry.of(config).name, **plain(config)}
+
+
+def plain(value: Any) -> Any:
+    """A config (or what it holds) as YAML and JSON write it; an empty field is `none`."""
+    if dataclasses.is_dataclass(value):
+        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        return {name: "none" if held is None else plain(held) for name, held in fields.items()}
+    if isinstance(value, tuple | list):
+        return [plain(v) for v in value]
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    return value

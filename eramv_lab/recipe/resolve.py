@@ -1,0 +1,145 @@
+"""From a recipe file to checked arms: everything wrong with any of them is reported at once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from eramv_lab.errors import Problem, UserError
+from eramv_lab.recipe.arms import INSIDE, OUTSIDE, TOP, Arm, Resolver
+from eramv_lab.recipe.expect import check_expect
+from eramv_lab.recipe.load import read_recipe
+from eramv_lab.recipe.match import Solver, equal_flops
+from eramv_lab.recipe.nodes import Node, find, to_data
+from eramv_lab.recipe.parse import choice
+from eramv_lab.registry import load_plugins
+
+MAIN = "main"
+"""The one arm of a recipe that names none."""
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,59}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """An experiment: a question, the arms that answer it, the seeds they are fitted with."""
+
+    name: str
+    path: str
+    arms: dict[str, Arm]
+    seeds: tuple[int, ...] = (0,)
+    question: str = ""
+    expect: dict[str, Any] = field(default_factory=dict[str, Any])
+    plugins: tuple[str, ...] = ()
+    has_arms: bool = True
+    """Whether the file names arms; otherwise there is one, called `main`."""
+
+    def arm(self, name: str) -> Arm:
+        """The arm called `name`. Raises UserError with the nearest name."""
+        if name not in self.arms:
+            raise UserError(choice(f"{self.path} has no arm {name!r}", name, self.arms))
+        return self.arms[name]
+
+    def to_plain(self) -> dict[str, Any]:
+        """The resolved recipe: every arm with every key. It reads back to the same arms."""
+        head: dict[str, Any] = {"question": self.question, "seeds": list(self.seeds)}
+        if self.plugins:
+            head["plugins"] = list(self.plugins)
+        if self.expect:
+            head["expect"] = self.expect
+        if not self.has_arms:
+            return head | self.arms[MAIN].plain
+        return head | {"arms": {name: arm.plain for name, arm in self.arms.items()}}
+
+
+def load_recipe(
+    path: Path | str, overrides: Iterable[str] = (), *, solver: Solver = equal_flops
+) -> Recipe:
+    """The checked recipe of a file, with `key=value` overrides.
+
+    `solver` finds the number for `match_flops_of`. Raises UserError with every problem of every
+    arm, file and line.
+    """
+    document = read_recipe(path, overrides)
+    problems = list(document.problems)
+    top = {key: to_data(node) for key, node in document.shared.value.items()}
+    if top.get("kind") == "base":
+        message = "this is the recipe of a base; name it in `base:` of a recipe with a model"
+        raise UserError(_placed(Problem(message=message, key="kind"), document.shared))
+    for key in top:
+        if key not in TOP:
+            unknown = choice(f"unknown key {key!r}", key, (*INSIDE, *OUTSIDE, "arms"), key)
+            problems.append(_placed(unknown, document.shared))
+    found: list[Problem] = []
+    plugins = _plugins(top.get("plugins"), found)
+    seeds = _seeds(top, found)
+    question = top.get("question") or ""
+    if not isinstance(question, str):
+        found.append(Problem(message=f"expected a sentence, found {question!r}", key="question"))
+    problems += [_placed(p, document.shared) for p in found]
+
+    has_arms = bool(document.arms)
+    if not has_arms:
+        document.arms[MAIN] = Node({}, document.shared.mark)
+    for name, node in document.arms.items():
+        if not NAME.fullmatch(name):
+            message = f"an arm's name is letters, digits, - and _, found {name!r}"
+            problems.append(Problem(message=message, file=node.mark.file, line=node.mark.line))
+    resolver = Resolver(document, solver)
+    arms = resolver.resolve()
+    problems += resolver.problems
+    expect = top.get("expect") or {}
+    found = []
+    types = {t for arm in arms.values() for t in getattr(arm.data.world, "mix", ())}
+    check_expect(expect, document.arms, sorted(types), found)
+    problems += [_placed(p, document.shared) for p in found]
+    if problems:
+        raise UserError(dict.fromkeys(problems))
+    return Recipe(
+        name=Path(path).stem,
+        path=str(path),
+        arms=arms,
+        seeds=seeds,
+        question=question,
+        expect=expect,
+        plugins=plugins,
+        has_arms=has_arms,
+    )
+
+
+def _placed(problem: Problem, node: Node) -> Problem:
+    mark = find(node, problem.key or "")
+    return replace(problem, file=mark.file, line=mark.line)
+
+
+def _plugins(value: Any, problems: list[Problem]) -> tuple[str, ...]:
+    names = [value] if isinstance(value, str) else value or []
+    if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+        message = f"expected names of modules, found {value!r}"
+        problems.append(Problem(message=message, key="plugins"))
+        return ()
+    for name in names:
+        try:
+            missing = load_plugins([name])
+        except Exception as error:  # a plugin is foreign code: whatever it raises is reported
+            message = f"plugin {name!r} failed: {type(error).__name__}: {error}"
+            missing = [Problem(message=message)]
+        problems += [replace(p, key="plugins") for p in missing]
+    return tuple(names)
+
+
+def _seeds(top: Mapping[str, Any], problems: list[Problem]) -> tuple[int, ...]:
+    if "seed" in top and "seeds" in top:
+        problems.append(Problem(message="write seed or seeds, not both", key="seed"))
+    key = "seeds" if "seeds" in top else "seed"
+    value = top.get(key, [0])
+    seeds = value if isinstance(value, list) else [value]
+    if not seeds or any(type(s) is not int or s < 0 for s in seeds):
+        problems.append(Problem(message=f"expected whole numbers >= 0, found {value!r}", key=key))
+    elif len(set(seeds)) < len(seeds):
+        problems.append(Problem(message=f"a seed is there twice in {value!r}", key=key))
+    else:
+        return tuple(seeds)
+    return ()

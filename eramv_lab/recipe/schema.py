@@ -1,0 +1,218 @@
+"""The sections of a recipe beside `model:`: typed, every key with its meaning and default."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from eramv_lab.errors import Problem
+from eramv_lab.recipe.parse import choice, parse_config
+
+Count = Annotated[int, Field(ge=1)]
+Whole = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Role = Literal["frozen", "full"]
+
+SOURCES = {"world": "eramv_lab.data.world.config:WorldConfig"}
+"""Config class of each data `type`, by name: recipes do not import `data`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What the model is trained and tested on."""
+
+    type: str = "world"
+    """Where the examples come from; its settings stand below a key of the same name."""
+    folder: str = "data"
+    """Folder of the made shards and the cached features."""
+    world: Any = None
+    """Settings of the made world (`describe world`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseRef:
+    """The weights that an arm starts from."""
+
+    recipe: str | None = None
+    """Recipe of the base, relative to the file that says so; none: start from random weights."""
+    seed: Whole = 0
+    """Seed of the base."""
+    arm: str | None = None
+    """Start from this arm's finished weights of the same seed instead."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Roles:
+    """Which parts learn: `full` or `frozen`."""
+
+    vision: Role = "frozen"
+    """The vision tower; while it is frozen its features are computed once and cached."""
+    connector: Role = "full"
+    """Vision width to language width."""
+    language: Role = "full"
+    """The language model, embedding and head included."""
+    bridge: Role = "full"
+    """What a band layer does to the fine features first."""
+    band: Role = "full"
+    """What the band adds: gates, projections of its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How an arm learns."""
+
+    steps: Whole = 200
+    """Steps of the optimizer; 0 takes the starting weights as they are."""
+    images: Count = 16
+    """Images per step and device."""
+    questions: Count = 8
+    """Questions asked of an image in a step, packed behind its one prefix."""
+    optimizer: Literal["adamw", "muon"] = "muon"
+    """`muon`: Muon for the matrices of hidden layers, AdamW for everything else."""
+    lr: Positive = 5e-4
+    """Peak learning rate of AdamW."""
+    muon_lr: Positive = 0.01
+    """Peak learning rate of Muon."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Decay of matrices; vectors and embeddings have none."""
+    warmup: Whole = 20
+    """Steps of linear warm-up."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """What the learning rate does after the warm-up."""
+    final: Share = 0.1
+    """Where `cosine` and `linear` end, as a share of the peak."""
+    clip: Positive | None = 1.0
+    """Largest norm of the gradient; none: no clipping."""
+    accumulate: Count = 1
+    """Batches per step."""
+    roles: Roles = field(default_factory=Roles)
+    """Which parts learn."""
+    validate_every: Whole = 50
+    """Steps between two looks at the held-out split; 0: only the evaluation at the end."""
+    validate_images: Count = 64
+    """Held-out images of such a look."""
+    log_every: Count = 10
+    """Steps between two points of the training curves."""
+    workers: Whole = 0
+    """Processes that read data."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """How an arm is scored: greedy generation on the held-out split."""
+
+    images: Count | None = None
+    """Held-out images, the first ones of the split; none: all of them."""
+    batch: Count = 32
+    """Images that are answered together."""
+    max_new_tokens: Count = 2
+    """Longest answer, the end mark included."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostConfig:
+    """The input that a model is priced for."""
+
+    text_tokens: Count = 64
+    """Rows of the sequence that are not visual, BOS included."""
+    batch: Count = 1
+    """Samples side by side when latency and memory are measured."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerConfig:
+    """What is passed to Lightning's Trainer."""
+
+    accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
+    """Kind of device."""
+    devices: Count | Literal["auto"] = 1
+    """Devices of one fit."""
+    nodes: Count = 1
+    """Machines of one fit."""
+    strategy: str = "auto"
+    """Lightning's strategy: auto, ddp, fsdp, ..."""
+    precision: Literal["32-true", "bf16-mixed", "bf16-true", "16-mixed"] = "32-true"
+    """Lightning's precision."""
+    threads: Count = 1
+    """CPU threads of one fit."""
+
+
+SECTIONS: dict[str, type[Any]] = {
+    "data": DataConfig,
+    "base": BaseRef,
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "cost": CostConfig,
+    "trainer": TrainerConfig,
+}
+
+NEUTRAL = frozenset(
+    {"data.folder", "train.log_every", "train.workers", "trainer.accelerator", "trainer.threads"}
+)
+"""Keys that change no result: a run's hash does not know them."""
+
+METRICS = (
+    *("accuracy", "loss", "prefill_tflops", "train_pflops", "parameters", "trainable"),
+    *("visual_tokens", "fine_tokens", "kv_mib", "latency_ms", "peak_mib", "seconds"),
+)
+"""Columns of a row that `expect:` may bound."""
+
+
+def source_config(kind: str) -> type[Any]:
+    """The config class of the data `type` called `kind`."""
+    module, _, name = SOURCES[kind].partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def parse_data(section: Mapping[str, Any], problems: list[Problem]) -> DataConfig | None:
+    """The `data:` section, the settings of its `type` included."""
+    common = parse_config(
+        DataConfig, {k: v for k, v in section.items() if k not in SOURCES}, "data", problems
+    )
+    kind = section.get("type", DataConfig.type)
+    if kind not in SOURCES:
+        problems.append(choice(f"there is no data {kind!r}", kind, SOURCES, "data.type"))
+        return None
+    problems += [
+        Problem(message=f"the data is of type {kind!r}", key=f"data.{other}")
+        for other in SOURCES
+        if other != kind and other in section
+    ]
+    key = f"data.{kind}"
+    settings = parse_config(source_config(kind), section.get(kind) or {}, key, problems)
+    if settings is None:
+        return None
+    wrong = [Problem(message=text, key=key) for text in settings.check()]
+    problems += wrong
+    if common is None or wrong:
+        return None
+    return DataConfig(type=common.type, folder=common.folder, **{kind: settings})
+
+
+def parse_section(name: str, values: object, problems: list[Problem]) -> Any:
+    """The typed section called `name`; None with `problems` extended where it is not sound."""
+    values = {} if values is None else values
+    if name == "data" and isinstance(values, Mapping):
+        return parse_data(values, problems)
+    return parse_config(SECTIONS[name], values, name, problems)
+
+
+def check_sizes(
+    data: DataConfig, train: TrainConfig, evaluate: EvaluateConfig
+) -> Iterator[Problem]:
+    """Problems: more asked for than the data has."""
+    wanted = (
+        ("train.images", train.images, "train", "images"),
+        ("train.questions", train.questions, "questions", "questions an image"),
+        ("train.validate_images", train.validate_images, "test", "held-out images"),
+        ("evaluate.images", evaluate.images or 0, "test", "held-out images"),
+    )
+    for key, number, place, what in wanted:
+        there = getattr(data.world, place, number)
+        if number > there:
+            yield Problem(message=f"{number} is more than data.world's {there} {what}", key=key)

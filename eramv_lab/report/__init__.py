@@ -1,0 +1,1 @@
+"""What was found: tables, plots and the comparison of arms, read from run folders alone."""

@@ -1,0 +1,33 @@
+"""The files that a finished study leaves for its reader: tables, plots, and the same as data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from eramv_lab.report import plots, table
+from eramv_lab.report.comparison import compare
+from eramv_lab.report.plain import to_plain
+from eramv_lab.report.runs import find_study
+
+
+def write_report(study_dir: Path) -> list[Path]:
+    """Write table.md, table.csv, compare.json, pareto.png, types.png and, where there are training
+    curves, curves.png into `study_dir`; returns their paths. Raises UserError where no fit has
+    finished.
+    """
+    found = find_study(study_dir)
+    comparison = compare(found)
+    texts = {
+        "table.md": table.markdown(comparison),
+        "table.csv": table.as_csv(comparison),
+        "compare.json": json.dumps(to_plain(comparison), indent=1, allow_nan=False) + "\n",
+    }
+    for name, text in texts.items():
+        (study_dir / name).write_text(text, encoding="utf-8")
+    drawn = [
+        plots.draw_pareto(comparison, study_dir / "pareto.png"),
+        plots.draw_types(comparison, study_dir / "types.png"),
+        plots.draw_curves(found.arms, study_dir / "curves.png"),
+    ]
+    return [study_dir / name for name in texts] + [file for file in drawn if file is not None]

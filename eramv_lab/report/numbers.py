@@ -1,0 +1,43 @@
+"""Numbers as people read them: three digits, one unit for a column, never shortened away."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+FLOPS = {"PFLOPs": 1e15, "TFLOPs": 1e12, "GFLOPs": 1e9, "MFLOPs": 1e6, "kFLOPs": 1e3}
+COUNTS = {"B": 1e9, "M": 1e6, "k": 1e3, "": 1.0}
+SMALLEST = 0.5  # of a unit, in the column's smallest number
+
+
+def unit_of(values: Iterable[float | None], units: dict[str, float]) -> tuple[str, float]:
+    """The largest unit (name, size) in which every value above zero is at least a half."""
+    above = [v for v in values if v]
+    for name, size in units.items():
+        if above and min(above) >= SMALLEST * size:
+            return name, size
+    return list(units.items())[-1]
+
+
+def digits(value: float | None, count: int = 3) -> str:
+    """`count` significant digits, whole numbers in full, "–" for none."""
+    if value is None or math.isnan(value):
+        return "–"
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    places = count - 1 - math.floor(math.log10(abs(value)))
+    return f"{value:,.{max(0, places)}f}".replace(",", " ")
+
+
+def share(value: float | None, signed: bool = False) -> str:
+    """An accuracy or a difference of two, to three places."""
+    if value is None:
+        return "–"
+    return (f"{value:+.3f}" if signed else f"{value:.3f}").replace("-", "−")
+
+
+def probability(p: float | None) -> str:
+    """A p-value; below .001 only that."""
+    if p is None:
+        return "–"
+    return "<.001" if p < 0.001 else f"{p:.3f}".removeprefix("0")

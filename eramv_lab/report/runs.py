@@ -1,0 +1,233 @@
+"""Finished fits as they lie on disk: which arms and seeds there are, and which are missing."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from eramv_lab.errors import LabError, Problem, UserError, nearest
+from eramv_lab.recipe.schema import NEUTRAL
+from eramv_lab.report.differences import flatten
+
+FOLDER = re.compile(r"(?P<arm>.+)-s(?P<seed>\d+)-(?P<hash>[0-9a-f]{8})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """One scored question."""
+
+    image: str
+    type: str
+    question: str
+    answer: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished fit: one arm, one seed."""
+
+    folder: Path
+    result: Mapping[str, Any]
+
+    @property
+    def arm(self) -> str:
+        """The arm's name in its recipe."""
+        return str(self.result["arm"])
+
+    @property
+    def seed(self) -> int:
+        """The training seed."""
+        return int(self.result["seed"])
+
+    @property
+    def row(self) -> Mapping[str, Any]:
+        """The numbers of the fit: accuracy, prices, measurements."""
+        return self.result["row"]
+
+    @cached_property
+    def recipe(self) -> dict[str, Any]:
+        """The resolved recipe of the arm, without its seed."""
+        return {k: v for k, v in self.result.get("recipe", {}).items() if k != "seed"}
+
+    @cached_property
+    def meaning(self) -> dict[str, str]:
+        """The keys of the recipe that can change a result: the same for all seeds of an arm."""
+        return {k: v for k, v in flatten(self.recipe).items() if k not in NEUTRAL}
+
+    @cached_property
+    def answers(self) -> dict[str, Answer]:
+        """Every question of the evaluation by key; an unscored one counts as wrong.
+
+        Raises LabError where the file is missing, broken, or holds a key twice.
+        """
+        file = self.folder / "predictions.jsonl"
+        found: dict[str, Answer] = {}
+        try:
+            # not splitlines(): an answer may hold a line separator such as U+2028
+            for line in file.read_text(encoding="utf-8").rstrip("\n").split("\n"):
+                item = json.loads(line)
+                if item["key"] in found:
+                    raise LabError(f"{file}: the key {item['key']!r} stands there twice")
+                found[item["key"]] = Answer(
+                    image=str(item["image"]),
+                    type=str(item["type"]),
+                    question=str(item["question"]),
+                    answer=str(item["answer"]),
+                    score=float(item["score"] or 0),
+                )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise LabError(f"{file} cannot be read: {error!r}") from error
+        return found
+
+
+@dataclass(kw_only=True)
+class Arm:
+    """One arm of a comparison with its finished seeds, in order."""
+
+    name: str
+    runs: list[Run] = field(default_factory=list[Run])
+    missing: dict[int, str] = field(default_factory=dict[int, str])
+    """Seeds without a result, each with what is known of it."""
+
+    @property
+    def seeds(self) -> list[int]:
+        """The finished seeds."""
+        return [run.seed for run in self.runs]
+
+
+@dataclass(kw_only=True)
+class Found:
+    """What the names given to `compare` stand for."""
+
+    study: str
+    question: str
+    arms: list[Arm]
+    expect: Mapping[str, Any]
+    notes: list[str]
+
+
+def find(names: Sequence[str], runs: Path) -> Found:
+    """The arms that `names` (studies or run folders) stand for, in order; names of arms are unique.
+
+    Raises UserError for a name that is neither.
+    """
+    parts = [_find_one(name, runs) for name in names]
+    if len(parts) == 1:
+        return parts[0]
+    arms: list[tuple[str, Arm]] = []
+    for part in parts:
+        for arm in part.arms:
+            same = next((a for study, a in arms if study == part.study and _same_arm(a, arm)), None)
+            if same is None:
+                arms.append((part.study, arm))
+            else:  # run folders of one arm are its seeds
+                known = set(same.seeds)
+                more = [run for run in arm.runs if run.seed not in known]
+                same.runs = sorted([*same.runs, *more], key=lambda run: run.seed)
+    for name_of in (lambda study, arm: f"{study}/{arm.name}", lambda _, arm: arm.name + _at(arm)):
+        names_now = [arm.name for _, arm in arms]
+        for study, arm in arms:
+            if names_now.count(arm.name) > 1:
+                arm.name = name_of(study, arm)
+    studies = list(dict.fromkeys(part.study for part in parts))
+    return Found(
+        study=", ".join(studies),
+        question=parts[0].question if len(studies) == 1 else "",
+        arms=[arm for _, arm in arms],
+        expect={},
+        notes=[note for part in parts for note in part.notes],
+    )
+
+
+def _same_arm(a: Arm, b: Arm) -> bool:
+    if a.name != b.name or not (a.runs and b.runs):
+        return a.name == b.name and not (a.runs or b.runs)
+    return a.runs[0].meaning == b.runs[0].meaning
+
+
+def _at(arm: Arm) -> str:
+    """The hash of an arm's recipe, where its name alone does not tell it from another's."""
+    return f"@{str(arm.runs[0].result.get('hash'))[:8]}" if arm.runs else "@unfinished"
+
+
+def find_study(folder: Path) -> Found:
+    """A study's arms in the order of its recipe, with what is missing.
+
+    Seeds of an arm are only put together where their recipes are the same: the one that finished
+    last decides, and results of another recipe are left out with a note.
+    """
+    try:
+        study = json.loads((folder / "study.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise LabError(f"{folder / 'study.json'} cannot be read: {error}") from error
+    by_arm = {name: Arm(name=name) for name in study["arms"]}
+    finished: dict[str, list[Run]] = {name: [] for name in by_arm}
+    states: dict[tuple[str, int], str] = {}
+    for child in sorted(folder.iterdir()):
+        name = FOLDER.fullmatch(child.name)
+        if name is None or name["arm"] not in by_arm:
+            continue
+        run = read_run(child)
+        if run is None:
+            failed = (child / "error.txt").is_file()
+            states[name["arm"], int(name["seed"])] = "failed" if failed else "not finished"
+        else:
+            finished[run.arm].append(run)
+    notes: list[str] = []
+    for name, arm in by_arm.items():
+        candidates = sorted(finished[name], key=lambda r: str(r.result.get("finished", "")))
+        same = [r for r in candidates if r.meaning == candidates[-1].meaning]
+        if len(same) < len(candidates):
+            notes.append(
+                f"{name}: {len(candidates) - len(same)} results of an older recipe are left out"
+            )
+        latest = {run.seed: run for run in same}
+        arm.runs = [latest[seed] for seed in sorted(latest)]
+        for seed in study.get("seeds", []):
+            if seed not in latest:
+                arm.missing[seed] = states.get((name, seed), "not run")
+    return Found(
+        study=study["study"],
+        question=study.get("question") or "",
+        arms=list(by_arm.values()),
+        expect=study.get("expect") or {},
+        notes=notes,
+    )
+
+
+def read_run(folder: Path) -> Run | None:
+    """The finished fit in `folder`, None where there is no result (yet)."""
+    try:
+        return Run(folder, json.loads((folder / "result.json").read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise LabError(f"{folder / 'result.json'} cannot be read: {error}") from error
+
+
+def _find_one(name: str, runs: Path) -> Found:
+    for folder in (runs / name, Path(name)):
+        if (folder / "study.json").is_file():
+            return find_study(folder)
+        run = read_run(folder)
+        if run is not None:
+            arm = Arm(name=run.arm, runs=[run])
+            study = str(run.result["study"])
+            return Found(study=study, question="", arms=[arm], expect={}, notes=[])
+        if folder.is_dir() and FOLDER.fullmatch(folder.name):
+            raise UserError(f"{folder} has no result.json: the fit has not finished")
+    studies = sorted(file.parent.name for file in runs.glob("*/study.json"))
+    raise UserError(
+        Problem(
+            message=f"there is no study or run folder {name!r} in {runs}/"
+            + ("" if studies else ", which holds no study yet: run `fit` first"),
+            allowed=tuple(studies),
+            nearest=nearest(name, studies),
+        )
+    )

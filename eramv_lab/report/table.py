@@ -1,0 +1,215 @@
+"""The table of a comparison: one line per arm, folded into blocks as wide as the page."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TextIO
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from eramv_lab.report.comparison import ArmResult, Comparison
+from eramv_lab.report.numbers import COUNTS, FLOPS, digits, probability, share, unit_of
+
+WIDTH_OF_A_FILE = 150
+"""Columns of the page where the output is piped and says nothing of its width."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: its heading, a cell per arm, and whether it is read as numbers."""
+
+    head: str
+    cells: list[str]
+    number: bool = True
+
+    @property
+    def width(self) -> int:
+        """Columns of the page that it takes, with the gap before it."""
+        return 2 + max(cell_len(text) for text in [self.head, *self.cells])
+
+
+def groups(comparison: Comparison) -> list[list[Column]]:
+    """The columns after the arm's name: what differs, accuracy, by type, price, measured."""
+    arms = comparison.arms
+    keys = dict.fromkeys(key for arm in arms for key in arm.changed)
+
+    def column(head: str, cell: Callable[[ArmResult], str], number: bool = True) -> Column:
+        return Column(head, [cell(arm) for arm in arms], number)
+
+    def cost(key: str, head: str) -> Column:
+        return column(head, lambda arm: digits(arm.cost.get(key)))
+
+    def scaled(key: str, head: str, units: dict[str, float], size: float) -> Column:
+        """`key`, stored in units of `size`, in the unit that suits the column."""
+        values = [None if (v := arm.cost.get(key)) is None else v * size for arm in arms]
+        name, unit = unit_of(values, units)
+        cells = [digits(None if v is None else v / unit) for v in values]
+        return Column(f"{head} {name}".strip(), cells)
+
+    accuracy = [
+        column("accuracy", lambda arm: share(arm.accuracy.mean if arm.accuracy else None)),
+        column("95 % interval", lambda arm: _interval(arm.accuracy)),
+        column("seeds", _seeds),
+    ]
+    if any(arm.difference for arm in arms):
+        accuracy += [
+            column(
+                f"vs {comparison.reference}",
+                lambda arm: share(arm.difference.estimate.mean, True) if arm.difference else "",
+            ),
+            column(
+                "95 % interval",
+                lambda arm: _interval(arm.difference.estimate, True) if arm.difference else "",
+            ),
+            column("p", lambda arm: probability(arm.difference.p_holm) if arm.difference else ""),
+        ]
+    price = [
+        scaled("prefill_tflops", "prefill", FLOPS, 1e12),
+        column(f"× {comparison.reference}", _times(arms[0])),
+        scaled("train_pflops", "training", FLOPS, 1e15),
+        scaled("parameters", "parameters", COUNTS, 1),
+        column("visual tokens", _tokens),
+        cost("kv_mib", "KV MiB"),
+    ]
+    measured = [
+        cost("latency_ms", "latency ms"),
+        cost("peak_mib", "peak MiB"),
+        cost("seconds", "seconds"),
+    ]
+    return [
+        [column(key, lambda arm, key=key: arm.changed.get(key, "–"), False) for key in keys],
+        accuracy,
+        [column(kind, _of_type(kind)) for kind in comparison.types],
+        price,
+        [c for c in measured if any(cell != "–" for cell in c.cells)],
+    ]
+
+
+def blocks(comparison: Comparison, width: int) -> list[list[Column]]:
+    """The columns folded into blocks of at most `width`; each starts with the arm's name.
+
+    Groups stay whole where they fit; a column is never cut.
+    """
+    names = Column("arm", [arm.name for arm in comparison.arms], number=False)
+    folded: list[list[Column]] = [[names]]
+
+    def room(columns: Sequence[Column]) -> bool:
+        return sum(c.width for c in [*folded[-1], *columns]) <= width
+
+    for group in groups(comparison):
+        if group and not room(group) and len(folded[-1]) > 1:
+            folded.append([names])
+        for column in group:
+            if not room([column]) and len(folded[-1]) > 1:
+                folded.append([names])
+            folded[-1].append(column)
+    return folded
+
+
+def show(comparison: Comparison, file: TextIO | None = None, width: int | None = None) -> None:
+    """Print title, table, expectations and notes to `file` (standard output)."""
+    console = Console(file=file, width=width, highlight=False, soft_wrap=False)
+    if width is None and not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = WIDTH_OF_A_FILE
+    title = Text(comparison.study, style="bold")
+    if comparison.question:
+        title.append(f"   {comparison.question}", style="not bold")
+    console.print(title)
+    for block in blocks(comparison, console.width):
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+        for column in block:
+            table.add_column(
+                Text(column.head),
+                justify="right" if column.number else "left",
+                no_wrap=True,
+                min_width=column.width - 2,
+            )
+        for i, arm in enumerate(comparison.arms):
+            cells = [Text(column.cells[i]) for column in block]
+            table.add_row(*cells, style="" if arm.accuracy else "dim")
+        console.print(table, crop=False)
+        console.print()
+    styles = {True: "green", False: "bold red", None: "yellow"}
+    for expectation in comparison.expectations:
+        console.print(Text(expectation.render(), style=styles[expectation.met]))
+    for note in comparison.notes:
+        console.print(Text(f"· {note}", style="dim"))
+
+
+def markdown(comparison: Comparison) -> str:
+    """The table as Markdown, all columns side by side, with title and notes."""
+    names = Column("arm", [arm.name for arm in comparison.arms], number=False)
+    columns = [names, *(column for group in groups(comparison) for column in group)]
+    rows = [
+        [c.head for c in columns],
+        ["--:" if c.number else "---" for c in columns],
+        *([c.cells[i] for c in columns] for i in range(len(comparison.arms))),
+    ]
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    notes = [f"- {e.render()}" for e in comparison.expectations]
+    notes += [f"- {note}" for note in comparison.notes]
+    head = [f"# {comparison.study}", "", comparison.question, ""]
+    return "\n".join([*(head if comparison.question else head[:2]), *lines, "", *notes, ""])
+
+
+def as_csv(comparison: Comparison) -> str:
+    """One line per arm with unrounded numbers; empty where there is none."""
+    rows: list[dict[str, object]] = []
+    for arm in comparison.arms:
+        row: dict[str, object] = {"arm": arm.name, **arm.changed}
+        row["seeds"] = " ".join(map(str, arm.seeds))
+        row["missing"] = " ".join(map(str, arm.missing))
+        if arm.accuracy:
+            row |= {"accuracy": arm.accuracy.mean, "accuracy_low": arm.accuracy.low}
+            row |= {"accuracy_high": arm.accuracy.high, "n": arm.accuracy.n}
+        row |= {f"accuracy_{kind}": estimate.mean for kind, estimate in arm.per_type.items()}
+        if arm.difference:
+            d = arm.difference
+            row |= {"difference": d.estimate.mean, "difference_low": d.estimate.low}
+            row |= {"difference_high": d.estimate.high, "p": d.p, "p_holm": d.p_holm}
+        rows.append(row | arm.cost)
+    text = io.StringIO()
+    fields = dict.fromkeys(key for row in rows for key in row)
+    writer = csv.DictWriter(text, list(fields), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _interval(estimate: object, signed: bool = False) -> str:
+    low, high = getattr(estimate, "low", None), getattr(estimate, "high", None)
+    return "–" if low is None else f"{share(low, signed)} to {share(high, signed)}"
+
+
+def _seeds(arm: ArmResult) -> str:
+    wanted = len(arm.seeds) + len(arm.missing)
+    return f"{len(arm.seeds)} of {wanted}" if arm.missing else str(len(arm.seeds))
+
+
+def _of_type(kind: str) -> Callable[[ArmResult], str]:
+    return lambda arm: share(arm.per_type[kind].mean) if kind in arm.per_type else "–"
+
+
+def _times(first: ArmResult) -> Callable[[ArmResult], str]:
+    base = first.cost.get("prefill_tflops")
+
+    def cell(arm: ArmResult) -> str:
+        own = arm.cost.get("prefill_tflops")
+        return f"{own / base:.2f}" if own is not None and base else "–"
+
+    return cell
+
+
+def _tokens(arm: ArmResult) -> str:
+    visual, fine = arm.cost.get("visual_tokens"), arm.cost.get("fine_tokens")
+    if visual is None:
+        return "–"
+    return f"{visual:g} + {fine:g} fine" if fine else f"{visual:g}"

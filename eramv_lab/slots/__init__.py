@@ -1,0 +1,1 @@
+"""The slots: each folder answers one question, each file in it is one component."""

@@ -1,0 +1,1 @@
+"""Anchors: which patches enter the sequence."""

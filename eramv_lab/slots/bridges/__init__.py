@@ -1,0 +1,1 @@
+"""Bridges: what a band layer does to the fine features before it reads them."""

@@ -1,0 +1,1 @@
+"""Fine features: what a band can read."""

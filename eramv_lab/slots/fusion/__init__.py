@@ -1,0 +1,1 @@
+"""Fusion: how a band layer reads the fine features."""

@@ -1,0 +1,125 @@
+"""`attend`: rows of the sequence attend to the fine features, not causally."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from eramv_lab.registry import FUSION
+from eramv_lab.shapes import Dims, LanguageDims, Op, attention, linear
+
+if TYPE_CHECKING:
+    from eramv_lab.recipe.model_spec import ModelSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttendConfig:
+    """Cross-attention from the sequence's rows to the fine features."""
+
+    softmax: Literal["separate", "joint"] = "separate"
+    """A softmax of its own, added to self-attention's result; or one over both sets of keys."""
+    gate: Literal["none", "tanh", "channel", "text"] = "none"
+    """Factor on the heads' output: none; tanh of one number or of one per channel, both started
+    at 0 (Flamingo, InfiMM-HD); or a sigmoid of the row's own state (mPLUG-Owl3)."""
+    combine: Literal["add", "mix"] = "add"
+    """With gate text: add g x cross, or mix g x cross + (1 - g) x self."""
+    queries: Literal["all", "text", "visual"] = "all"
+    """Which rows read."""
+    visible: Literal["all", "before", "last"] = "all"
+    """Which images a row may read: all of its sample, those that stand before it, the last one."""
+    at: Literal["parallel", "after", "before"] = "parallel"
+    """Beside self-attention, or as a step with a residual of its own after or before it."""
+    positions: Literal["none", "one", "grid"] = "none"
+    """Rotary positions of the fine features: none, the image's first, or the patches' own ids
+    (which `prompt.positions: grid` reserves)."""
+
+    def check(self, spec: ModelSpec) -> Iterator[str]:
+        """Problems: options that exclude one another, or that would do nothing."""
+        if self.softmax == "joint":
+            if self.gate != "none":
+                yield f"softmax joint leaves nothing for gate {self.gate}; use gate none"
+            if self.at != "parallel":
+                yield f"softmax joint happens inside self-attention; at {self.at} cannot be"
+            if self.positions == "none":
+                yield "softmax joint needs positions one or grid: one query serves both key sets"
+            if spec.sharing is not None and spec.sharing.own_query:
+                yield "softmax joint needs self-attention's queries; use another sharing"
+        if self.combine == "mix" and (self.gate != "text" or self.at != "parallel"):
+            yield "combine mix needs gate text and at parallel"
+        if self.combine == "mix" and spec.sharing is not None and spec.sharing.own_query:
+            yield "combine mix happens before the layer's W_o; use a sharing without its own"
+        if self.positions == "grid" and spec.prompt.positions != "grid":
+            yield f"positions grid needs prompt.positions grid, found {spec.prompt.positions}"
+        if self.queries == "visual" and spec.anchors is None:
+            yield "queries visual, but there are no anchors to ask"
+
+    def memory_ops(self, language: LanguageDims, memory: int, layer: int, sharing: Any) -> list[Op]:
+        """Keys and values of the fine features: at prefill only, then cached."""
+        return sharing.memory_ops(language, memory, layer)
+
+    def row_ops(
+        self, language: LanguageDims, rows: int, memory: int, layer: int, sharing: Any
+    ) -> list[Op]:
+        """What `rows` rows that read `memory` features add to their layer."""
+        width, inner = language.width, language.query_width
+        ops: list[Op] = []
+        again = linear(rows, width, inner)  # W_q or W_o once more, for a step of its own
+        op = {"part": "band", "kind": "linear", "flops": again, "owner": "language", "layer": layer}
+        if self.at != "parallel" and sharing.shared_query:
+            ops.append(Op(**op))
+        if self.at != "parallel" and not sharing.own_query:
+            ops.append(Op(**op, flow="memory"))
+        ops += sharing.row_ops(language, rows, layer)
+        flops = attention(rows, memory, inner)
+        ops.append(Op(part="band", kind="attention", flops=flops, owner="band", layer=layer))
+        if self.gate == "text":
+            flops = linear(rows, width, 1)
+            ops.append(Op(part="band", kind="linear", flops=flops, owner="band", layer=layer))
+        return ops
+
+    def ops(
+        self, language: LanguageDims, rows: int, memory: int, layer: int, sharing: Any
+    ) -> list[Op]:
+        """A band layer's additions at prefill, the bridge apart."""
+        return [
+            *self.memory_ops(language, memory, layer, sharing),
+            *self.row_ops(language, rows, memory, layer, sharing),
+        ]
+
+    def decode_ops(self, language: LanguageDims, memory: int, layer: int, sharing: Any) -> list[Op]:
+        """The same for one new row, keys and values cached."""
+        return self.row_ops(language, 1, memory, layer, sharing)
+
+    def parameters(self, language: LanguageDims, sharing: Any) -> int:
+        """New parameters of one band layer, sharing and gate."""
+        gate = {"none": 0, "tanh": 1, "channel": language.query_width, "text": language.width + 1}
+        return sharing.parameters(language) + gate[self.gate]
+
+
+class Gate(nn.Module):
+    """The factor on the heads' output: [B,S,D] states -> [B,S,1], [1] or [H*d]."""
+
+    def __init__(self, config: AttendConfig, dims: Dims) -> None:
+        super().__init__()
+        self.kind = config.gate
+        if config.gate == "text":
+            self.proj = nn.Linear(dims.language.width, 1)
+        else:
+            size = 1 if config.gate == "tanh" else dims.language.query_width
+            self.weight = nn.Parameter(torch.zeros(size))
+
+    def forward(self, states_BSD: Tensor) -> Tensor:
+        """The factor, broadcast over what it lacks."""
+        if self.kind == "text":
+            return self.proj(states_BSD).sigmoid()
+        return self.weight.tanh().to(states_BSD.dtype)
+
+
+@FUSION.register("attend", AttendConfig)
+def build_attend(config: AttendConfig, dims: Dims) -> Gate | None:
+    """The fusion's only parameters: its gate, if any."""
+    return None if config.gate == "none" else Gate(config, dims)

@@ -1,0 +1,53 @@
+"""Plain transformers configs from a folder or the hub, read as JSON, nothing else loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from eramv_lab.errors import Problem, UserError
+
+
+def config_of(path: str | None, config: Mapping[str, Any], section: str) -> Mapping[str, Any]:
+    """The plain config of a component: the one given, or that of `path`.
+
+    Where a checkpoint holds several models, `section` (`text_config`, `vision_config`) is taken.
+    Raises UserError where neither, or both, or an unreadable one is given.
+    """
+    if bool(path) == bool(config):
+        raise UserError("give either path (a folder or hub id) or config (plain sizes)")
+    plain = _read(path) if path else config
+    return plain.get(section, plain)
+
+
+@cache
+def _read(path: str) -> Mapping[str, Any]:
+    file = Path(path).expanduser() / "config.json"
+    if not file.is_file():
+        file = _download(path)
+    try:
+        plain = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            Problem(message=f"cannot be read as JSON: {error}", file=str(file))
+        ) from None
+    if not isinstance(plain, dict) or "model_type" not in {**plain, **plain.get("text_config", {})}:
+        raise UserError(Problem(message="is not a transformers config", file=str(file)))
+    return plain
+
+
+def _download(name: str) -> Path:
+    if name.startswith(("/", ".", "~")) or name.count("/") > 1 or Path(name).exists():
+        raise UserError(f"{name} is not a folder with a config.json")
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(name, "config.json"))
+    except Exception as error:
+        first = str(error).strip().split("\n", 1)[0]
+        raise UserError(
+            f"{name} is neither a folder here nor a model that the hub gave: {first}"
+        ) from None

@@ -1,0 +1,1 @@
+"""Prompts: where the image stands, which words are around it, which positions its rows have."""

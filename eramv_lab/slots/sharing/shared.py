@@ -1,0 +1,42 @@
+"""`shared`: the layer's own self-attention weights serve the band too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from eramv_lab.registry import SHARING
+from eramv_lab.shapes import Dims, LanguageDims, Op, linear
+from eramv_lab.slots.sharing import Shared
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedConfig:
+    """The layer's own norm, W_q, W_k, W_v and W_o; no new parameters (eRAM-V)."""
+
+    own_query = False  # queries differ from self-attention's: no joint softmax, W_o apart
+    own_norm = False  # the fine features pass a norm that is not the layer's
+    shared_query = True  # the layer's W_q is part of the band's queries
+
+    def memory_ops(self, language: LanguageDims, memory: int, layer: int) -> list[Op]:
+        """Keys and values of `memory` fine features, once per image."""
+        return [kv_op(language, memory, layer, "language")]
+
+    def row_ops(self, language: LanguageDims, rows: int, layer: int) -> list[Op]:
+        """What `rows` rows cost beside self-attention: nothing, W_q and W_o are applied anyway."""
+        return []
+
+    def parameters(self, language: LanguageDims) -> int:
+        """New parameters of one band layer."""
+        return 0
+
+
+@SHARING.register("shared", SharedConfig)
+def build_shared(config: SharedConfig, dims: Dims) -> Shared:
+    """A module without parameters."""
+    return Shared()
+
+
+def kv_op(language: LanguageDims, memory: int, layer: int, owner: str) -> Op:
+    """The key and value projections of `memory` rows."""
+    flops = linear(memory, language.width, 2 * language.kv_width)
+    return Op(part="band", kind="linear", flops=flops, owner=owner, layer=layer, flow="memory")

@@ -1,0 +1,188 @@
+"""`hf`: a vision tower of transformers (CLIP, SigLIP, DINOv2), by folder, hub id or config."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from eramv_lab.registry import VISION
+from eramv_lab.shapes import Dims, Op, VisionDims, attention, linear
+from eramv_lab.slots.contracts import Need, Patches
+from eramv_lab.slots.hub import config_of
+
+if TYPE_CHECKING:
+    from eramv_lab.recipe.model_spec import ModelSpec
+
+FAMILIES = ("clip_vision_model", "siglip_vision_model", "dinov2")
+NEEDED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "image_size", "patch_size")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HfVisionConfig:
+    """A CLIP, SigLIP or DINOv2 tower by AutoModel; only the layers up to the features run."""
+
+    path: str | None = None
+    """Folder or hub id that holds config.json and the weights."""
+    config: dict[str, Any] = field(default_factory=dict[str, Any])
+    """A transformers config as plain data, where there is no path: random weights."""
+    feature_layer: int = -2
+    """Which entry of `hidden_states` the features are (-1 is the last layer's output)."""
+
+    def hf(self) -> Mapping[str, Any]:
+        """The transformers config, plain."""
+        return config_of(self.path, self.config, "vision_config")
+
+    def check(self, spec: ModelSpec) -> Iterator[str]:
+        """Problems: families we do not run, missing sizes, a layer that is not there."""
+        plain = self.hf()
+        family = plain.get("model_type")
+        if family not in FAMILIES:
+            yield f"model_type {family!r} is not one of {', '.join(FAMILIES)}"
+        missing = [key for key in NEEDED if key not in plain]
+        if missing:
+            yield f"the tower's config lacks {', '.join(missing)}"
+        elif not -plain["num_hidden_layers"] <= self.feature_layer <= -1:
+            yield (
+                f"feature_layer {self.feature_layer}: expected -1 to -{plain['num_hidden_layers']}"
+            )
+
+    def dims(self) -> VisionDims:
+        """Sizes of the tower, up to the features."""
+        plain = self.hf()
+        if any(key not in plain for key in NEEDED) or plain.get("model_type") not in FAMILIES:
+            return VisionDims(  # a stand-in: `check` reports what is wrong with this config
+                image=1, grid=(1, 1), width=1, heads=1, ffn=1, layers=1, has_cls=True
+            )
+        width, side = plain["hidden_size"], plain["image_size"] // plain["patch_size"]
+        return VisionDims(
+            image=plain["image_size"],
+            grid=(side, side),
+            width=width,
+            heads=plain["num_attention_heads"],
+            ffn=_ffn(plain),
+            layers=plain["num_hidden_layers"] + 1 + self.feature_layer,
+            has_cls=plain["model_type"] != "siglip_vision_model",
+        )
+
+    def ops(self, need_cls_attention: bool) -> list[Op]:
+        """Patch embedding, the layers up to the features, and the CLS row where it is asked for."""
+        dims, plain = self.dims(), self.hf()
+        rows, width = dims.tokens, dims.width
+        patch = 3 * plain["patch_size"] ** 2
+
+        def op(kind: Any, flops: int) -> Op:
+            return Op(part="vision", kind=kind, flops=flops, owner="vision", flow="vision")
+
+        matrices = 3 if plain.get("use_swiglu_ffn") else 2
+        ops = [op("conv", linear(dims.patches, patch, width))]
+        for _ in range(dims.layers):
+            ops += [op("linear", linear(rows, width, width))] * 4
+            ops.append(op("attention", attention(rows, rows, width)))
+            ops += [op("linear", linear(rows, width, dims.ffn))] * matrices
+        if need_cls_attention:
+            ops.append(op("attention", attention(1, rows, width) // 2))
+        return ops
+
+    def parameters(self) -> int:
+        """Parameters the checkpoint holds, unused layers included, a pooling head left out."""
+        dims, plain = self.dims(), self.hf()
+        width, layers, family = dims.width, plain["num_hidden_layers"], plain["model_type"]
+        embed = 3 * plain["patch_size"] ** 2 * width + dims.tokens * width
+        layer = 4 * (width * width + width) + 4 * width
+        if plain.get("use_swiglu_ffn"):
+            layer += 3 * width * dims.ffn + 2 * dims.ffn + width
+        else:
+            layer += 2 * width * dims.ffn + dims.ffn + width
+        norms = 2 * width
+        if family == "clip_vision_model":
+            embed += width  # CLS
+            norms += 2 * width
+        else:
+            embed += width  # bias of the patch embedding
+        if family == "dinov2":
+            embed += width * (1 + int(plain.get("use_mask_token", True)))
+            layer += 2 * width  # layer scales
+            layer -= 3 * width * (not plain.get("qkv_bias", True))
+        return embed + norms + layers * layer
+
+
+def _ffn(plain: Mapping[str, Any]) -> int:
+    if plain["model_type"] != "dinov2":
+        return plain["intermediate_size"]
+    inner = int(plain["hidden_size"] * plain.get("mlp_ratio", 4))
+    return (int(inner * 2 / 3) + 7) // 8 * 8 if plain.get("use_swiglu_ffn") else inner
+
+
+@VISION.register("hf", HfVisionConfig)
+class HfVision(nn.Module):
+    """A transformers tower, run up to the features.
+
+    [N,3,H,W] normalised as the tower's image processor does -> Patches of
+    `hidden_states[feature_layer]`.
+    """
+
+    def __init__(self, config: HfVisionConfig, dims: Dims) -> None:
+        super().__init__()
+        from transformers import AutoConfig, AutoModel
+
+        plain = dict(config.hf())
+        family = plain.pop("model_type")
+        if family == "siglip_vision_model":
+            plain["vision_use_head"] = False
+        for key in ("architectures", "dtype"):
+            plain.pop(key, None)
+        self.tower: Any = AutoModel.from_config(AutoConfig.for_model(family, **plain))
+        self.dims = dims.vision
+
+    def forward(self, pixels_NCHW: Tensor, need: Need = Need.NONE) -> Patches:
+        """Features of every image; the CLS attention of their block if `need` asks for it."""
+        tower, cls = self.tower, self.dims.has_cls
+        rows = tower.embeddings(pixels_NCHW.to(self.dtype))
+        if hasattr(tower, "pre_layrnorm"):
+            rows = tower.pre_layrnorm(rows)
+        encoder = tower.encoder
+        layers = encoder.layers if hasattr(encoder, "layers") else encoder.layer
+        attention_NHP = None
+        for i, layer in enumerate(layers[: self.dims.layers]):
+            if i == self.dims.layers - 1 and Need.CLS_ATTENTION in need:
+                rows, attention_NHP = self._with_cls_attention(layer, rows)
+            else:
+                rows = layer(rows, attention_mask=None)
+        return Patches(
+            states_NPV=rows[:, 1:] if cls else rows,
+            grid=self.dims.grid,
+            cls_NV=rows[:, 0] if cls else None,
+            cls_attention_NHP=attention_NHP,
+        )
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return next(self.tower.parameters()).dtype
+
+    def _with_cls_attention(self, layer: Any, rows_NTV: Tensor) -> tuple[Tensor, Tensor]:
+        """The layer's output, and the CLS row of its attention from the projections it computed."""
+        attn = layer.attention if hasattr(layer, "attention") else layer.self_attn
+        seen: dict[str, Tensor] = {}
+        hooks = [
+            getattr(attn, name).register_forward_hook(
+                lambda _m, _i, out, name=name: seen.__setitem__(name, out)
+            )
+            for name in ("q_proj", "k_proj")
+        ]
+        try:
+            out = layer(rows_NTV, attention_mask=None)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        shape = (*rows_NTV.shape[:2], self.dims.heads, -1)
+        query_NHd = seen["q_proj"].view(shape)[:, 0]
+        key_NTHd = seen["k_proj"].view(shape)
+        scores_NHT = (
+            torch.einsum("nhd,nthd->nht", query_NHd, key_NTHd) * query_NHd.shape[-1] ** -0.5
+        )
+        return out, scores_NHT.softmax(dim=-1, dtype=torch.float32)[..., 1:]

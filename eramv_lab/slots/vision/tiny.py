@@ -1,0 +1,175 @@
+"""A tower small enough to train in minutes: three convolutions, then transformer layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from eramv_lab.registry import VISION
+from eramv_lab.shapes import Dims, Op, VisionDims, attention, linear
+from eramv_lab.slots.contracts import Need, Patches
+
+MEAN, STD = 0.5, 0.25
+"""Pixels in [0,1] enter the tower less `MEAN`, over `STD`, every channel alike."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TinyVisionConfig:
+    """A tiny vision transformer with a convolution stem, for the made world."""
+
+    image: int = 96
+    """Side of the square input, pixels."""
+    patch: int = 8
+    """Side of a patch, pixels: 4, 8 or 16."""
+    width: int = 64
+    """V, width of a state; the stem's channels are a quarter of it, half of it, all of it."""
+    layers: int = 2
+    """Transformer layers."""
+    heads: int = 4
+    """Attention heads."""
+    ffn: int = 256
+    """Width inside the feed-forward."""
+
+    def dims(self) -> VisionDims:
+        """Sizes that the other slots read."""
+        side = self.image // self.patch
+        return VisionDims(
+            image=self.image,
+            grid=(side, side),
+            width=self.width,
+            heads=self.heads,
+            ffn=self.ffn,
+            layers=self.layers,
+            has_cls=True,
+        )
+
+    def check(self, dims: Dims) -> Iterator[str]:
+        """Texts of what is wrong with these values."""
+        if self.patch not in (4, 8, 16):
+            yield f"patch is {self.patch}, must be 4, 8 or 16"
+        elif self.image < self.patch or self.image % self.patch:
+            yield f"image {self.image} must be a multiple of patch {self.patch}"
+        if self.width < 4 or self.width % 4:
+            yield f"width is {self.width}, must be a multiple of 4"
+        if self.heads < 1 or self.width % self.heads:
+            yield f"width {self.width} must be a multiple of heads {self.heads}"
+        if self.layers < 1:
+            yield f"layers is {self.layers}, must be at least 1"
+        if self.ffn < 1:
+            yield f"ffn is {self.ffn}, must be at least 1"
+
+    def stem(self) -> list[tuple[int, int, int]]:
+        """Channels in, channels out and stride of each 3 x 3 convolution."""
+        return [
+            (3, self.width // 4, 2),
+            (self.width // 4, self.width // 2, 2),
+            (self.width // 2, self.width, self.patch // 4),
+        ]
+
+    def ops(self, need_cls_attention: bool) -> list[Op]:
+        """Operations of one image: the stem, each layer and, where asked, the CLS row."""
+
+        def op(
+            kind: Literal["linear", "attention", "conv"], flops: int, layer: int | None = None
+        ) -> Op:
+            return Op(
+                part="vision", kind=kind, flops=flops, owner="vision", layer=layer, flow="vision"
+            )
+
+        ops: list[Op] = []
+        side = self.image
+        for columns_in, columns_out, stride in self.stem():
+            side //= stride
+            ops.append(op("conv", linear(side * side, 9 * columns_in, columns_out)))
+        rows, width = self.dims().tokens, self.width
+        for layer in range(self.layers):
+            ops += [
+                op("linear", linear(rows, width, 3 * width), layer),
+                op("attention", attention(rows, rows, width), layer),
+                op("linear", linear(rows, width, width), layer),
+                op("linear", linear(rows, width, self.ffn), layer),
+                op("linear", linear(rows, self.ffn, width), layer),
+            ]
+        if need_cls_attention:  # scores only: nothing is mixed
+            ops.append(op("attention", attention(1, rows, width) // 2, self.layers - 1))
+        return ops
+
+    def parameters(self) -> int:
+        """Number of parameters."""
+        width, ffn = self.width, self.ffn
+        stem = sum(9 * a * b + b for a, b, _ in self.stem())
+        layer = 4 * width * width + 4 * width + 2 * width * ffn + ffn + width + 4 * width
+        return stem + (1 + self.dims().tokens) * width + self.layers * layer + 2 * width
+
+
+@VISION.register("tiny", TinyVisionConfig)
+class TinyVision(nn.Module):
+    """[N,3,H,W] pixels to the last layer's states, normalised, and the last block's CLS row."""
+
+    def __init__(self, config: TinyVisionConfig, dims: Dims | None = None) -> None:
+        super().__init__()
+        self.config = config
+        size = config.dims()
+        self.grid = size.grid
+        self.stem = nn.ModuleList(
+            nn.Conv2d(a, b, 3, stride=stride, padding=1) for a, b, stride in config.stem()
+        )
+        self.cls = nn.Parameter(0.02 * torch.randn(config.width))
+        self.positions = nn.Parameter(0.02 * torch.randn(size.tokens, config.width))
+        self.layers = nn.ModuleList(TinyVisionLayer(config) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(config.width)
+
+    def forward(self, pixel_values_N3HW: Tensor, need: Need = Need.NONE) -> Patches:
+        """Patches of each image.
+
+        Args:
+            pixel_values_N3HW: pixels in [0,1], less `MEAN`, over `STD`.
+            need: what to return beside the states.
+        """
+        x = pixel_values_N3HW
+        for number, convolution in enumerate(self.stem):
+            x = convolution(F.gelu(x) if number else x)
+        x_NPV = x.flatten(2).transpose(1, 2)
+        cls_N1V = self.cls.to(x_NPV.dtype).expand(len(x_NPV), 1, -1)
+        x_NSV = torch.cat([cls_N1V, x_NPV], 1) + self.positions
+        for layer in self.layers[:-1]:
+            x_NSV, _ = layer(x_NSV, False)
+        x_NSV, row_NHS = self.layers[-1](x_NSV, Need.CLS_ATTENTION in need)
+        x_NSV = self.norm(x_NSV)
+        return Patches(
+            states_NPV=x_NSV[:, 1:],
+            grid=self.grid,
+            cls_NV=x_NSV[:, 0] if Need.CLS in need else None,
+            cls_attention_NHP=None if row_NHS is None else row_NHS[:, :, 1:],
+        )
+
+
+class TinyVisionLayer(nn.Module):
+    """Pre-norm attention and feed-forward."""
+
+    def __init__(self, config: TinyVisionConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.norm_1 = nn.LayerNorm(config.width)
+        self.qkv = nn.Linear(config.width, 3 * config.width)
+        self.out = nn.Linear(config.width, config.width)
+        self.norm_2 = nn.LayerNorm(config.width)
+        self.up = nn.Linear(config.width, config.ffn)
+        self.down = nn.Linear(config.ffn, config.width)
+
+    def forward(self, x_NSV: Tensor, cls_row: bool) -> tuple[Tensor, Tensor | None]:
+        """The next states and, where asked, softmax(q_CLS K) over all rows [N,H,S]."""
+        qkv = self.qkv(self.norm_1(x_NSV)).unflatten(-1, (3, self.heads, -1))
+        q_NHSd, k_NHSd, v_NHSd = qkv.permute(2, 0, 3, 1, 4)
+        mixed_NHSd = F.scaled_dot_product_attention(q_NHSd, k_NHSd, v_NHSd)
+        row_NHS = None
+        if cls_row:
+            scores_NHS = (q_NHSd[:, :, :1] @ k_NHSd.transpose(-1, -2)).squeeze(2)
+            row_NHS = (scores_NHS.float() * q_NHSd.shape[-1] ** -0.5).softmax(-1)
+        x_NSV = x_NSV + self.out(mixed_NHSd.transpose(1, 2).flatten(2))
+        return x_NSV + self.down(F.gelu(self.up(self.norm_2(x_NSV)))), row_NHS

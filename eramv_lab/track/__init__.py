@@ -1,0 +1,1 @@
+"""MLflow as the lab's memory: one SQLite file, a parent run per study, a child run per fit."""

@@ -1,0 +1,1 @@
+"""Training: one arm in one process, and studies of many."""

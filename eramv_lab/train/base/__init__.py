@@ -1,0 +1,1 @@
+"""The base that every arm starts from: a tiny tower, a connector, a tiny language model."""

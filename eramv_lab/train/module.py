@@ -1,0 +1,115 @@
+"""`LitArm`: one arm as Lightning trains it, built from plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+
+from eramv_lab.data.collate import IGNORED, repeat_images
+from eramv_lab.data.world.vocabulary import EOS, IDS
+from eramv_lab.errors import Problem, UserError
+from eramv_lab.model import build_model
+from eramv_lab.recipe.model_spec import parse_model
+from eramv_lab.recipe.parse import parse_config
+from eramv_lab.recipe.schema import TrainConfig
+from eramv_lab.train.optim import build_optimizer, schedule
+from eramv_lab.train.roles import counts, role_of, set_trainable, table
+from eramv_lab.train.start import load_arm, load_base
+
+
+class LitArm(LightningModule):
+    """The model of a resolved arm with its starting weights, and how it learns.
+
+    `arm` is the plain recipe, `start` names the folder of a `base` or of an `arm`; nothing else is
+    kept as a hyperparameter, so that a checkpoint loads without unpickling anything.
+    """
+
+    def __init__(
+        self, arm: Mapping[str, Any], seed: int, start: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters({"arm": dict(arm), "seed": seed, "start": dict(start or {})})
+        problems: list[Problem] = []
+        spec = parse_model(arm["model"], problems)
+        train = parse_config(TrainConfig, arm["train"], "train", problems)
+        if spec is None or train is None:
+            raise UserError(problems)
+        self.spec, self.settings, self.seed = spec, train, seed
+        self.model: Any = build_model(spec, seed=seed)
+        if start and "arm" in start:
+            load_arm(self.model, Path(start["arm"]))
+        elif start:
+            load_base(self.model, Path(start["base"]))
+        self.roles = arm["train"]["roles"]
+        set_trainable(self.model, self.roles)
+        self.counts = counts(self.model)
+
+    @property
+    def vision_frozen(self) -> bool:
+        """Whether the tower's features may be computed once and kept."""
+        return self.roles.get("vision", "frozen") == "frozen"
+
+    def train(self, mode: bool = True) -> LitArm:
+        """As ever, but a frozen tower stays in eval mode."""
+        super().train(mode)
+        if self.vision_frozen:
+            self.model.vision_tower.eval()
+        return self
+
+    def configure_optimizers(self) -> Any:
+        """One optimizer with groups by role, and its schedule."""
+        settings = self.settings
+        learning = [
+            (name, role_of(name), p) for name, p in self.model.named_parameters() if p.requires_grad
+        ]
+        optimizer = build_optimizer(
+            learning,
+            name=settings.optimizer,
+            lr=settings.lr,
+            muon_lr=settings.muon_lr,
+            weight_decay=settings.weight_decay,
+        )
+        factor = schedule(
+            steps=settings.steps,
+            warmup=settings.warmup,
+            shape=settings.schedule,
+            floor=settings.final,
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"},
+        }
+
+    def on_fit_start(self) -> None:
+        """Say what learns."""
+        rank_zero_info(table(self.counts))
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Every step has a random stream of its own, wherever training began."""
+        torch.manual_seed(self.seed * 1_000_003 + self.global_step)
+
+    def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
+        """The loss over the answers."""
+        loss = self.model(**repeat_images(batch)).loss
+        scheduler: Any = self.lr_schedulers()
+        self.log("train/loss", loss)
+        self.log("train/lr", scheduler.get_last_lr()[0])
+        return loss
+
+    def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
+        """Loss, and the share of the answers' words that come first where the rest is given."""
+        batch = repeat_images(batch)
+        out = self.model(**batch)
+        target_BT = batch["labels"][:, 1:]
+        asked_BT = (target_BT != IGNORED) & (target_BT != IDS[EOS])
+        right = (out.logits[:, :-1].argmax(-1) == target_BT)[asked_BT].float().mean()
+        size = int(batch["input_ids"].shape[0])
+        self.log("val/loss", out.loss, batch_size=size, sync_dist=True)
+        self.log("val/accuracy", right, batch_size=size, sync_dist=True)

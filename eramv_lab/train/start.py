@@ -1,0 +1,130 @@
+"""Where an arm starts: the weights of a base, built once, or those of another arm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from eramv_lab.data.files import locked
+from eramv_lab.errors import LabError
+from eramv_lab.recipe.base import Base, read_base
+from eramv_lab.train.plan import base_folder
+from eramv_lab.train.roles import role_of
+
+BASE_PARTS = {"vision": "vision_tower", "connector": "connector", "language": "language_model"}
+"""Files of a base by the module of the model that they fill."""
+NEW_ROLES = ("bridge", "band")
+"""Roles that an arm may have and its start may not."""
+
+
+def ensure_base(
+    recipe: Path | Base, seed: int, root: Path, tell: Callable[..., Any] | None = None
+) -> Path:
+    """The folder of a base, built first where it is missing; two processes build it once.
+
+    `root` is the data folder; `tell` hears of the progress: (step, steps, text).
+    """
+    base = recipe if isinstance(recipe, Base) else read_base(recipe)
+    folder = base_folder(base, seed, root)
+    build_once(base.plain, seed, folder, tell)
+    return folder
+
+
+def build_once(
+    recipe: Mapping[str, Any], seed: int, folder: Path, tell: Callable[..., Any] | None = None
+) -> None:
+    """Build the base of a plain recipe into `folder` unless it is there, under a lock."""
+    if is_base(folder):
+        return
+    with locked(folder):
+        if not is_base(folder):
+            from eramv_lab.train.base.build import build_base
+
+            build_base(recipe, seed, folder, progress=tell or False)  # type: ignore[arg-type]
+
+
+def is_base(folder: Path) -> bool:
+    """Whether a finished base lies there."""
+    return (folder / "base.json").is_file()
+
+
+def load_base(model: nn.Module, folder: Path) -> None:
+    """Fill tower, connector and language model; what the arm adds keeps its own start.
+
+    Bands that begin as a copy of the language model are made anew. Raises LabError naming every
+    tensor that is missing, left over or of another shape.
+    """
+    wrong: list[str] = []
+    found: dict[str, Tensor] = {}
+    for part, path in BASE_PARTS.items():
+        tensors = load_file(folder / f"{part}.safetensors")
+        prefix = f"{path}."
+        head = {name for name in tensors if name.startswith("lm_head.")}
+        found |= {name if name in head else prefix + name: t for name, t in tensors.items()}
+    wanted = {
+        name: tensor
+        for name, tensor in _own_tensors(model).items()
+        if role_of(name) not in NEW_ROLES
+    }
+    wrong += _wrong(wanted, found)
+    wrong += [f"{name} is left over" for name in sorted(found.keys() - wanted.keys())]
+    _refuse(wrong, f"the base in {folder}")
+    _copy(found, wanted)
+    _reset_band(model)
+
+
+def load_arm(model: nn.Module, folder: Path) -> None:
+    """Fill the model with another arm's finished weights, the parts that this arm has.
+
+    A bridge or band that the other arm lacks keeps its own start. Raises LabError naming every
+    other tensor that is missing or of another shape.
+    """
+    found = load_file(folder / "model.safetensors")
+    wanted = _own_tensors(model)
+    required = {n: t for n, t in wanted.items() if n in found or role_of(n) not in NEW_ROLES}
+    _refuse(_wrong(required, found), f"the weights in {folder}")
+    _copy({n: t for n, t in found.items() if n in required}, wanted)
+    if not any(role_of(name) in NEW_ROLES for name in found):
+        _reset_band(model)
+
+
+def _own_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """The model's tensors by the one name under which each is saved (tied ones once)."""
+    named: dict[int, str] = {}
+    state = model.state_dict(keep_vars=True)
+    for name, tensor in state.items():
+        named.setdefault(id(tensor), name)
+    kept = set(named.values())
+    return {name: tensor.detach() for name, tensor in state.items() if name in kept}
+
+
+def _wrong(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+    return [
+        f"{name} is missing"
+        if name not in found
+        else f"{name} is {list(found[name].shape)}, the arm needs {list(tensor.shape)}"
+        for name, tensor in wanted.items()
+        if name not in found or found[name].shape != tensor.shape
+    ]
+
+
+def _refuse(wrong: Iterable[str], what: str) -> None:
+    lines = list(wrong)
+    if lines:
+        more = [f"... and {len(lines) - 12} more"] if len(lines) > 12 else []
+        raise LabError("\n  ".join([f"{what} do not fit the arm:", *lines[:12], *more]))
+
+
+def _copy(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    for name, tensor in found.items():
+        wanted[name].copy_(tensor)
+
+
+def _reset_band(model: nn.Module) -> None:
+    reset: Any = getattr(model, "reset_band_from_language", None)
+    if reset is not None:
+        reset()

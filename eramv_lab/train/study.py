@@ -1,0 +1,198 @@
+"""All arms and seeds of a recipe: what is finished is skipped, the rest is fitted side by side."""
+
+from __future__ import annotations
+
+import fcntl
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, TextIO, cast
+
+import yaml
+from rich.console import Console
+
+from eramv_lab.errors import LabError
+from eramv_lab.recipe.resolve import Recipe
+from eramv_lab.report import table
+from eramv_lab.report.compare import compare_study
+from eramv_lab.train.environment import cores, environment, gpus
+from eramv_lab.train.files import read_json, write_json, write_text
+from eramv_lab.train.plan import FIT, PREPARE, Fit, clear, fit_jobs, plan_fits, prepare_jobs
+from eramv_lab.train.pool import PRELOAD, Job, run_jobs
+from eramv_lab.train.show import Show
+
+INTERRUPTED, TERMINATED = 130, 143
+
+
+class Stopped(BaseException):
+    """SIGTERM came."""
+
+
+def run_study(
+    recipe: Recipe,
+    arms: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+    workers: int | None = None,
+    runs: Path = Path("runs"),
+    *,
+    fit: str = FIT,
+    preload: Sequence[str] = PRELOAD,
+    prepare: bool = True,
+    console: Console | None = None,
+) -> int:
+    """Fit every arm and seed that has no result yet, and print the comparison.
+
+    Args:
+        arms, seeds: those of the recipe where not given; an arm brings those it starts from.
+        workers: fits side by side; default: one per GPU, or per `trainer.threads` cores.
+        fit: `module:function` that fits, called with `run_dir` and `plan`.
+        prepare: make data, bases, features and the store of runs first.
+
+    Returns 0, 1 where a fit failed, 130 after Ctrl-C, 143 after SIGTERM. Raises UserError for an
+    unknown arm before anything is written, LabError where another process runs the study.
+    """
+    console = console or Console()
+    root = runs / recipe.name
+    fits = plan_fits(recipe, root, arms, seeds)
+    open_fits = [f for f in fits if f.result() is None]
+    if not open_fits and (root / "table.md").exists():
+        _close(root, console, f"all {len(fits)} fits were done before")
+        return 0
+    with _alone(root):
+        _write_study(recipe, root, seeds)
+        for f in open_fits:
+            clear(f)
+            write_text(f.folder / "recipe.yaml", _yaml(f.arm.with_seed(f.seed).plain))
+            write_json(f.folder / "env.json", environment())
+        try:
+            with _sigterm():
+                code = _run(recipe, root, fits, open_fits, workers, fit, preload, prepare, console)
+        except KeyboardInterrupt:
+            console.print("stopped; the same command goes on with what is not finished")
+            return INTERRUPTED
+        except Stopped:
+            console.print("stopped by SIGTERM; the same command goes on")
+            return TERMINATED
+    if any(f.result() for f in fits):
+        _close(root, console)
+    return code
+
+
+def _run(
+    recipe: Recipe,
+    root: Path,
+    fits: Sequence[Fit],
+    open_fits: Sequence[Fit],
+    workers: int | None,
+    fit: str,
+    preload: Sequence[str],
+    prepare: bool,
+    console: Console,
+) -> int:
+    width, threads, devices = _width(open_fits or fits, workers)
+    first = root / ".prepare"
+    track = first / "store" / "track.json"
+    jobs: list[Job] = []
+    needs: dict[str, list[str]] = {}
+    if prepare:
+        tags = {"eramv.question": recipe.question, "eramv.recipe": recipe.path}
+        args: dict[str, Any] = {"runs": str(root.parent), "study": recipe.name, "tags": tags}
+        shared, needs = prepare_jobs(open_fits, root, width)
+        jobs = [_job(first, "store", **args), *shared]
+        needs = {key: ["store", *needed] for key, needed in needs.items()}
+    jobs += fit_jobs(open_fits, needs, fit, str(track) if prepare else None)
+    labels = {f.key: f.label for f in open_fits}
+    settings: dict[str, Any] = {"threads": threads, "preload": preload, "gpus": devices}
+    with Show(labels, len(fits) - len(open_fits), console) as show:
+        outcomes = run_jobs(jobs, workers=width, watcher=show, **settings)
+        failed = [job for job in jobs if outcomes[job.key] == "failed"]
+        missing = [f for f in open_fits if f.result() is None]
+        if prepare and len(missing) < len(fits):
+            last = _job(first, "finish", study_dir=str(root), track=str(track),
+                        complete=not missing)  # fmt: skip
+            run_jobs([last], workers=1, watcher=show, **settings)
+    studied = read_json(track) if prepare else None
+    if studied:
+        ids = {key: studied[key] for key in ("run_id", "experiment_id")}
+        write_json(root / "study.json", (read_json(root / "study.json") or {}) | {"mlflow": ids})
+    for job in failed:
+        console.print(f"failed: {labels.get(job.key, job.key)}, see {job.folder / 'error.txt'}")
+    return 1 if missing or failed else 0
+
+
+def _job(folder: Path, name: str, **args: Any) -> Job:
+    where = folder / name
+    return Job(
+        key=name,
+        target=f"{PREPARE}:{name}",
+        folder=where,
+        args=args | {"folder": str(where)},
+        kind=name,
+    )
+
+
+def _width(fits: Sequence[Fit], workers: int | None) -> tuple[int, int, list[str]]:
+    """Fits side by side, threads of each, and the devices of each slot."""
+    asked = [f.arm.trainer for f in fits]
+    threads = max(t.threads for t in asked)
+    found = gpus() if all(t.accelerator in ("auto", "gpu") for t in asked) else []
+    if found:
+        each = max(len(found) if t.devices == "auto" else t.devices for t in asked)
+        groups = [found[i : i + each] for i in range(0, len(found) - each + 1, each)]
+        devices = [",".join(group) for group in groups]
+        return workers or max(1, len(devices)), threads, devices
+    return workers or max(1, cores() // threads), threads, []
+
+
+def _write_study(recipe: Recipe, root: Path, seeds: Sequence[int] | None) -> None:
+    """What the study is and what it runs on, before anything trains."""
+    before = read_json(root / "study.json") or {}
+    known = dict.fromkeys([*recipe.seeds, *(seeds or ()), *before.get("seeds", [])])
+    study = {
+        "study": recipe.name,
+        "recipe_file": recipe.path,
+        "question": recipe.question,
+        "arms": list(recipe.arms),
+        "seeds": list(known),
+        "expect": recipe.expect,
+        "mlflow": before.get("mlflow", {}),
+    }
+    write_text(root / "recipe.yaml", _yaml(recipe.to_plain()))
+    write_json(root / "env.json", environment())
+    write_json(root / "study.json", study)
+
+
+def _yaml(plain: Any) -> str:
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+
+
+def _close(root: Path, console: Console, note: str = "") -> None:
+    """Print the comparison and where its files are."""
+    table.show(compare_study(root), file=cast(TextIO, console.file))
+    console.print(f"{note + '; ' if note else ''}files: {root}/", highlight=False)
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Hold the study for this process. Raises LabError where another one has it."""
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise LabError(f"another process is running the study in {root}") from None
+        yield
+
+
+@contextmanager
+def _sigterm() -> Iterator[None]:
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Stopped
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

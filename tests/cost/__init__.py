@@ -1,0 +1,1 @@
+"""Cost: three witnesses of a price that must agree."""

@@ -1,0 +1,120 @@
+"""The loaders of an arm: features for pixels, packing where it is allowed, contact sheets."""
+
+import subprocess
+import sys
+from dataclasses import asdict
+
+import pytest
+import torch
+from PIL import Image
+
+from eramv_lab.data.collate import repeat_images
+from eramv_lab.data.inspect import inspect
+from eramv_lab.data.module import LabData
+from eramv_lab.errors import UserError
+from eramv_lab.recipe.model_spec import parse_model
+from eramv_lab.slots.vision.tiny import TinyVision, TinyVisionConfig
+
+SMALL = {"type": "tiny", "width": 16, "ffn": 32, "layers": 1}
+
+
+@pytest.fixture
+def arm(world, root, folder):
+    def build(*, order="image_first", train=None, **model):
+        model = {
+            "vision": SMALL,
+            "anchors": {"type": "cls_topk", "count": 4},
+            "connector": "mlp2x_gelu",
+            "language": "tiny",
+            "prompt": order,
+        } | model
+        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(world).items()}
+        return {
+            "model": model,
+            "data": {"folder": str(root), "world": plain},
+            "train": {"images": 8, "questions": 3, "validate_images": 5} | (train or {}),
+            "evaluate": {"batch": 4},
+        }
+
+    return build
+
+
+def test_a_packed_arm_trains_on_features(arm):
+    torch.manual_seed(0)
+    tower = TinyVision(TinyVisionConfig(width=16, ffn=32, layers=1))
+    data = LabData(arm(), seed=0, tower=tower, shown=False)
+    data.prepare_data()
+    data.setup("fit")
+    loader = data.train_dataloader()
+    batches = list(loader)
+    assert len(batches) == len(loader) == 5
+    first = batches[0]
+    assert first["vision_features"]["states"].shape == (8, 144, 16)
+    assert first["input_ids"].shape == first["segments"].shape
+    assert first["segments"].max() == 3  # `train.questions` of the four that are stored
+    assert (first["input_ids"] == data.collator.words.encode("<image>")[0]).sum() == 8 * 5
+    again = list(data.train_dataloader())
+    assert all(
+        torch.equal(a["input_ids"], b["input_ids"]) for a, b in zip(batches, again, strict=True)
+    )
+    data.go_to(3)
+    assert torch.equal(next(iter(data.train_dataloader()))["labels"], batches[3]["labels"])
+    assert sum(len(b["input_ids"]) for b in data.val_dataloader()) == 5
+
+
+def test_an_unpacked_arm_trains_on_pixels(arm):
+    learning = {"roles": {"vision": "full"}, "workers": 1}
+    tower = TinyVision(TinyVisionConfig(width=16, ffn=32, layers=1))
+    data = LabData(arm(order="question_first", train=learning), seed=0, tower=tower, shown=False)
+    batch = next(iter(data.train_dataloader()))
+    assert batch["pixel_values"].shape == (8, 3, 96, 96) and "segments" not in batch
+    rows = repeat_images(batch)
+    assert len(rows["pixel_values"]) == len(batch["input_ids"]) == 24
+
+
+def test_prompts_cover_the_held_out_split_once(arm):
+    data = LabData(arm(order="question_first"), seed=0, shown=False)
+    batches = list(data.prompt_dataloader())
+    assert [len(b["pixel_values"]) for b in batches] == [4, 3, 3]
+    keys = [a.key for b in batches for a in b["asked"]]
+    assert keys == [f"test-{image:06d}-{q}" for image in range(10) for q in range(4)]
+
+
+def test_a_ranking_reducer_is_not_packed(arm):
+    fastv = {"type": "drop", "layer": 1, "keep": 2, "rank": "previous"}
+    assert LabData(arm(), seed=0).collator.pack
+    assert not LabData(arm(reducer=[fastv]), seed=0).collator.pack
+    assert not LabData(arm(order="question_first"), seed=0).collator.pack
+
+
+def test_reading_leaves_the_default_generator_alone(arm):
+    data = LabData(arm(), seed=0, shown=False)
+    before = torch.get_rng_state()
+    next(iter(data.train_dataloader()))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [({"questions": 5}, "5 questions asked of an image, it has 4"), ({"images": 64}, "too few")],
+)
+def test_more_than_there_is_is_refused(arm, train, message):
+    with pytest.raises(UserError, match=message):
+        LabData(arm(train=train), seed=0, shown=False).train_dataloader()
+
+
+@pytest.mark.parametrize("anchors", [{"type": "cls_topk", "count": 4}, "pool", "none"])
+def test_a_contact_sheet_of_any_arm(arm, anchors, tmp_path, capsys):
+    band = {"start": 1, "length": 2}
+    recipe = arm(anchors=anchors, band=band)
+    out = inspect(recipe, tmp_path / "a" / "sheet.png", split="test", count=3)
+    with Image.open(out) as image:
+        assert image.width > 600 and image.height > 400
+    assert "majority" in capsys.readouterr().out
+    assert parse_model(recipe["model"], [])
+
+
+def test_drawing_needs_no_torch():
+    code = "import sys, eramv_lab.data.make; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -1,0 +1,259 @@
+"""One setting of every registered component: where it works, and how each option is turned.
+
+A registered component that has no entry here, or an option that is not turned, fails a test.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, get_args, get_type_hints
+
+from eramv_lab.registry import SLOTS, Component
+
+TINY: dict[str, Any] = {
+    "vision": {
+        "type": "tiny", "image": 32, "patch": 8, "width": 16, "layers": 2, "heads": 2, "ffn": 24,
+    },
+    "anchors": {"type": "cls_topk", "count": 4},
+    "connector": {"type": "mlp2x_gelu"},
+    "fine": {"type": "all"},
+    "band": {"start": 1, "length": 2},
+    "bridge": {"type": "mlp", "hidden": 20},
+    "sharing": {"type": "shared"},
+    "reducer": "none",
+    "language": {
+        "type": "tiny", "width": 32, "layers": 4, "heads": 4, "kv_heads": 2, "ffn": 40, "vocab": 80,
+    },
+    "prompt": {"type": "question_first"},
+}  # fmt: skip
+"""The model that every setting is a change of: 16 patches, 5 anchors, a band of two layers."""
+
+LLAMA: dict[str, Any] = {
+    "model_type": "llama", "hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 4,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 80, "head_dim": 8,
+    "max_position_embeddings": 256, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+    "tie_word_embeddings": False,
+}  # fmt: skip
+LANGUAGES: dict[str, dict[str, Any]] = {
+    "llama": LLAMA,
+    "llama_biased": LLAMA | {"attention_bias": True, "tie_word_embeddings": True},
+    "mistral": LLAMA | {"model_type": "mistral", "sliding_window": None, "rope_theta": 500.0},
+    "qwen2": LLAMA | {"model_type": "qwen2"},
+    "qwen3": LLAMA | {"model_type": "qwen3", "head_dim": 12},
+}
+CLIP: dict[str, Any] = {
+    "model_type": "clip_vision_model", "hidden_size": 16, "intermediate_size": 24,
+    "num_hidden_layers": 3, "num_attention_heads": 2, "image_size": 32, "patch_size": 8,
+}  # fmt: skip
+TOWERS: dict[str, dict[str, Any]] = {
+    "clip": CLIP,
+    "siglip": CLIP | {"model_type": "siglip_vision_model"},
+    "dinov2": CLIP | {"model_type": "dinov2", "mlp_ratio": 2},
+}
+
+
+@dataclass(frozen=True)
+class Turn:
+    """An option set to `to`: the output has to change. `model` holds for both sides."""
+
+    to: Any
+    model: Mapping[str, Any] = field(default_factory=dict)
+    start: bool = False
+    """Shows only in the weights a model starts with."""
+
+
+@dataclass(frozen=True)
+class Same:
+    """An option that no logit can show, and why."""
+
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """A component as the laws build it."""
+
+    config: Mapping[str, Any] = field(default_factory=dict)
+    model: Mapping[str, Any] = field(default_factory=dict)
+    """Other keys of the section that it needs, dotted."""
+    options: Mapping[str, Turn | Same | tuple[Turn, ...]] = field(default_factory=dict)
+    idle: str = ""
+    """Regular expression of parameters that never take part (layers above the features)."""
+
+
+def turns(*values: Any, **model: Any) -> tuple[Turn, ...]:
+    """One Turn for each value."""
+    return tuple(Turn(v, model) for v in values)
+
+
+COUNT = {"count": Turn(6), "cls": Turn(False)}
+COUNT_NO_CLS = {"count": Turn(6), "cls": Turn(True)}
+SHARE = {"share": Turn("band"), "carry": Turn(True)}
+TINY_VISION = {"image": 48, "patch": 4, "width": 24, "layers": 1, "heads": 4, "ffn": 16}
+TINY_LANGUAGE = {"width": 48, "layers": 3, "heads": 2, "kv_heads": 4, "ffn": 24, "vocab": 96}
+
+SETTINGS: dict[str, dict[str, Setting]] = {
+    "vision": {
+        "tiny": Setting(
+            config=TINY["vision"], options={k: Turn(v) for k, v in TINY_VISION.items()}
+        ),
+        "hf": Setting(
+            config={"config": CLIP},
+            options={
+                "path": Same("a folder with the same weights is the same tower"),
+                "config": turns(TOWERS["siglip"], TOWERS["dinov2"], **{"anchors.type": "norm"}),
+                "feature_layer": turns(-1, -3),
+            },
+            idle=r"tower\.(encoder\.layers?\.2\.|(post_)?layernorm|embeddings\.mask_token)",
+        ),
+    },
+    "anchors": {
+        "cls_topk": Setting(config={"count": 4}, options=COUNT),
+        "progressive": Setting(config={"count": 4}, options=COUNT),
+        "random": Setting(config={"count": 4}, options=COUNT_NO_CLS | {"seed": Turn(1)}),
+        "stride": Setting(config={"count": 4}, options=COUNT_NO_CLS),
+        "norm": Setting(config={"count": 4}, options=COUNT_NO_CLS),
+        "pool": Setting(config={"count": 4}, options={"count": Turn(9), "cls": Turn(True)}),
+        "all": Setting(options={"cls": Turn(True)}),
+    },
+    "connector": {
+        "mlp2x_gelu": Setting(options={"skip": Turn(True)}),
+        "linear": Setting(),
+    },
+    "fine": {"all": Setting(options={"exclude_anchors": Turn(True), "cls": Turn(True)})},
+    "fusion": {
+        "attend": Setting(
+            options={
+                "softmax": Turn("joint", {"band.positions": "one"}),
+                "gate": turns("tanh", "channel", "text"),
+                "combine": Turn("mix", {"band.gate": "text"}),
+                "queries": turns("text", "visual"),
+                "visible": turns("before", "last"),
+                "at": turns("after", "before"),
+                "positions": turns("one", "grid", **{"prompt.positions": "grid"}),
+            }
+        )
+    },
+    "bridge": {
+        "mlp": Setting(
+            config={"hidden": 20}, options={"hidden": Turn(24), "activation": Turn("silu")} | SHARE
+        ),
+        "low_rank": Setting(config={"rank": 3}, options={"rank": Turn(4)} | SHARE),
+        "projector": Setting(
+            options={"share": Turn("band"), "carry": Same("refused: it leaves the width it reads")}
+        ),
+        "ffn": Setting(
+            options={"share": Same("refused: each layer brings its own"), "carry": Turn(True)}
+        ),
+    },
+    "sharing": {
+        "shared": Setting(),
+        "own_norm": Setting(),
+        "kv_copy": Setting(),
+        "separate": Setting(options={"init": Turn("random", start=True)}),
+        "lora": Setting(config={"rank": 3}, options={"rank": Turn(4), "alpha": Turn(4.0)}),
+    },
+    "reducer": {
+        "drop": Setting(
+            config={"layer": 2, "keep": 2},
+            options={"layer": Turn(3), "keep": Turn(1), "rank": turns("none", "random")},
+        ),
+        "fastv": Setting(
+            config={"layer": 2, "ratio": 0.2},
+            options={"layer": Turn(1), "ratio": Turn(0.6), "keep": Turn(1)},
+        ),
+        "vtw": Setting(config={"layer": 2}, options={"layer": Turn(1)}),
+    },
+    "language": {
+        "tiny": Setting(
+            config=TINY["language"], options={k: Turn(v) for k, v in TINY_LANGUAGE.items()}
+        ),
+        "hf": Setting(
+            config={"config": LLAMA},
+            options={
+                "path": Same("a folder with the same weights is the same model"),
+                "config": turns(*list(LANGUAGES.values())[1:]),
+            },
+        ),
+    },
+    "prompt": {
+        name: Setting(
+            options={
+                "template": Same("words are the processor's; its tests read them"),
+                "marker": Same("words are the processor's; its tests read them"),
+                "positions": turns("one", "grid"),
+            }
+        )
+        for name in ("question_first", "image_first")
+    },
+}
+
+Case = tuple[str, str]
+CASES: list[Case] = [(slot, name) for slot in SLOTS for name in SLOTS[slot].names()]
+
+
+def setting(case: Case) -> Setting:
+    """The setting of a component; fails where there is none."""
+    slot, name = case
+    found = SETTINGS.get(slot, {}).get(name)
+    assert found is not None, f"{slot} {name!r} is registered and has no entry in {__file__}"
+    return found
+
+
+def component(case: Case) -> Component:
+    """The registered component."""
+    return SLOTS[case[0]].get(case[1])
+
+
+def with_keys(section: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
+    """A copy of the section with dotted keys changed."""
+    section = copy.deepcopy(dict(section))
+    for key, value in changes.items():
+        *path, last = key.split(".")
+        place = section
+        for part in path:
+            if not isinstance(place.get(part), dict):
+                place[part] = {"type": place[part]} if isinstance(place.get(part), str) else {}
+            place = place[part]
+        place[last] = copy.deepcopy(value)
+    return section
+
+
+def section_of(case: Case, **options: Any) -> dict[str, Any]:
+    """TINY with the component in its slot, as its setting says, `options` turned."""
+    slot, name = case
+    chosen = setting(case)
+    config = {**chosen.config, "type": name, **options}
+    if slot == "fusion":
+        section = with_keys(TINY, band=TINY["band"] | config)
+    else:
+        section = with_keys(TINY, **{slot: config})
+    return with_keys(section, **chosen.model)
+
+
+def turned(case: Case) -> list[tuple[str, Turn]]:
+    """Every option of the component with every value that it is turned to."""
+    found: list[tuple[str, Turn]] = []
+    for name, how in setting(case).options.items():
+        if not isinstance(how, Same):
+            found += [(name, turn) for turn in (how if isinstance(how, tuple) else (how,))]
+    return found
+
+
+def missing_options(case: Case) -> list[str]:
+    """Options, and words of an option, that the setting does not turn."""
+    chosen, config = setting(case), component(case).config
+    missing: list[str] = []
+    for f in dataclasses.fields(config):
+        how = chosen.options.get(f.name)
+        if how is None:
+            missing.append(f.name)
+        elif not isinstance(how, Same):
+            words = {w for w in get_args(get_type_hints(config)[f.name]) if isinstance(w, str)}
+            seen = {t.to for n, t in turned(case) if n == f.name and isinstance(t.to, str)}
+            default = chosen.config.get(f.name, f.default)
+            missing += [f"{f.name}: {word}" for word in words - seen if word != default]
+    return missing

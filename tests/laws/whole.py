@@ -1,0 +1,136 @@
+"""Whole tiny models, what is put into them, and the list of systems that the laws run through."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from eramv_lab.model import EramvForConditionalGeneration, build_model
+from laws.probes import draw, perturb, spec_of
+from laws.settings import CASES, LANGUAGES, TINY, section_of, turned, with_keys
+
+PAD, BOS, EOS, IMAGE, ANSWER = range(5)
+Section = dict[str, Any]
+NO_BAND = {"band": "none"}
+JOINT = {"band.softmax": "joint", "band.positions": "one"}
+GRID = {"prompt": {"type": "image_first", "positions": "grid"}, "band.positions": "grid"}
+
+
+def _systems() -> dict[str, Section]:
+    """Every component in its setting, and the systems of the literature that slots can spell."""
+    found = {".".join(case): section_of(case) for case in CASES}
+
+    def add(name: str, **changes: Any) -> None:
+        found[name] = with_keys(TINY, **changes)
+
+    add("plain", **NO_BAND)
+    add("llava", anchors="all", prompt="image_first", **NO_BAND)
+    add("no_anchors", anchors="none")
+    add("no_bridge", bridge="none")
+    add("joint", **JOINT)
+    add("vica", anchors="none", bridge="none", **{"band.softmax": "joint"}, **GRID)
+    add("saisa", anchors="none", bridge="projector", **JOINT, **{"band.queries": "text"})
+    add("ee_mllm", anchors="none", bridge={"type": "ffn", "carry": True}, **JOINT)
+    add("delta", bridge={"type": "low_rank", "rank": 3, "carry": True, "share": "band"}, **JOINT)
+    add("flamingo", sharing="separate", **{"band.at": "before", "band.gate": "tanh"})
+    add("cogagent", sharing="separate", **{"band.at": "after", "band.queries": "all"})
+    add("owl3", sharing="kv_copy", **{"band.gate": "text", "band.combine": "mix"})
+    add("owl3_text", **{"band.gate": "text", "band.combine": "mix", "band.queries": "text"})
+    add("lora_after", sharing="lora", **{"band.at": "after", "band.positions": "one"})
+    add("fastv_plain", anchors="all", prompt="image_first", reducer="fastv", **NO_BAND)
+    add("fastv_joint", reducer={"type": "fastv", "layer": 2}, **JOINT)
+    add("pyramid", reducer=[{"type": "drop", "layer": n, "keep": 4 - n} for n in (1, 2, 3)])
+    add("fastv_vtw", reducer=[{"type": "fastv", "layer": 1}, {"type": "vtw", "layer": 3}])
+    add("image_first_before", prompt="image_first", **{"band.visible": "before"})
+    add("band_everywhere", band={"every": 1})
+    add("own_rest", fine={"type": "all", "exclude_anchors": True, "cls": True})
+    window = LANGUAGES["mistral"] | {"sliding_window": 6}
+    for name, config in {**LANGUAGES, "mistral_window": window}.items():
+        add(name, language={"type": "hf", "config": config})
+    add("qwen3_separate", sharing="separate", language=found["qwen3"]["language"])
+    add("biased_separate", sharing="separate", language=found["llama_biased"]["language"])
+    add("qwen2_joint_fastv", reducer="fastv", language=found["qwen2"]["language"], **JOINT)
+    add("window_joint", language=found["mistral_window"]["language"], **JOINT)
+    return found
+
+
+SYSTEMS = _systems()
+OPTIONS: dict[str, Section] = {
+    f"{'.'.join(case)}-{name}-{i}": with_keys(section_of(case, **{name: turn.to}), **turn.model)
+    for case in CASES
+    for i, (name, turn) in enumerate(turned(case))
+}
+"""Every option of every component, turned."""
+
+
+def model_of(section: Mapping[str, Any], *, seed: int = 0, loud: bool = True) -> Any:
+    """The model in evaluation mode; `loud` moves every weight away from its start."""
+    model: EramvForConditionalGeneration = build_model(spec_of(section), seed=seed)
+    if loud:
+        perturb(model)
+    return model.eval()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Ids of one prompt with its answer, and the pictures that its images show."""
+
+    ids: tuple[int, ...]
+    prompt: int
+    """Rows up to the answer's first word."""
+    pictures: tuple[int, ...]
+
+
+def sample(
+    model: Any, words: int = 5, pictures: Sequence[int] = (0,), answer: int = 4, seed: int = 0
+) -> Sample:
+    """A prompt in the order of the model's recipe; several images stand between the words."""
+    generator = torch.Generator().manual_seed(100 * words + seed)
+    text = torch.randint(10, 70, (words + answer,), generator=generator).tolist()
+    rows = [IMAGE] * model.visual_rows
+    question, said = text[:words], text[words:]
+    if model.config.spec.prompt.image_first:
+        ids = [BOS, *rows * bool(pictures), *question]
+    else:
+        ids = [BOS, *question, *rows * bool(pictures)]
+    for _ in pictures[1:]:
+        ids += [7, 8, *rows]
+    ids.append(ANSWER)
+    return Sample((*ids, *said), len(ids), tuple(pictures))
+
+
+def inputs(
+    model: Any, samples: Sequence[Sample], side: str = "right", upto: str = "end"
+) -> dict[str, Any]:
+    """A padded batch as the model takes it; `upto: prompt` leaves the answers out."""
+    ends = [s.prompt if upto == "prompt" else len(s.ids) for s in samples]
+    width = max(ends)
+    ids = torch.full((len(samples), width), PAD)
+    labels, mask = torch.full_like(ids, -100), torch.zeros_like(ids)
+    for b, (s, end) in enumerate(zip(samples, ends, strict=True)):
+        at = slice(0, end) if side == "right" else slice(width - end, width)
+        ids[b, at], mask[b, at] = torch.tensor(s.ids[:end]), 1
+        supervised = slice(at.start + s.prompt, at.stop)
+        labels[b, supervised] = ids[b, supervised]
+    batch: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
+    if upto == "end":
+        batch["labels"] = labels
+    shown = [p for s in samples for p in s.pictures]
+    if shown:
+        pixels = draw(max(shown) + 1, 3, *[model.config.spec.vision.dims().image] * 2)
+        batch["pixel_values"] = pixels[shown]
+    batch["image_counts"] = tuple(len(s.pictures) for s in samples)
+    return batch
+
+
+@torch.no_grad()
+def said(model: Any, samples: Sequence[Sample], side: str = "right") -> list[Tensor]:
+    """Logits of every row that is no image, sample by sample."""
+    batch = inputs(model, samples, side)
+    logits = model(**batch).logits
+    keep = batch["attention_mask"].bool() & (batch["input_ids"] != IMAGE)
+    return [row[k] for row, k in zip(logits, keep, strict=True)]

@@ -1,0 +1,278 @@
+"""Checked arms: identity, hash, matches, bases, and every problem at once in its place."""
+
+import dataclasses
+
+import pytest
+import yaml
+
+from eramv_lab.errors import InfeasibleError, UserError
+from eramv_lab.recipe.diff import differences
+from eramv_lab.recipe.resolve import Recipe, load_recipe
+
+
+def problems_of(path, *overrides):
+    with pytest.raises(UserError) as caught:
+        load_recipe(path, overrides)
+    return caught.value.problems
+
+
+def study(write, text: str) -> str:
+    write("study.yaml", "extends: small.yaml\n" + text)
+    return "study.yaml"
+
+
+def hash_of(*overrides) -> str:
+    return load_recipe("small.yaml", overrides).arms["main"].hash
+
+
+# --- what a sound recipe becomes
+
+
+def test_sections_are_typed(write):
+    recipe = load_recipe("small.yaml", ["evaluate.images=20", "train.clip=none"])
+    arm = recipe.arms["main"]
+    assert (recipe.name, recipe.seeds, recipe.has_arms) == ("small", (0, 1), False)
+    assert (arm.train.lr, arm.train.clip, arm.evaluate.images) == (1e-3, None, 20)
+    assert arm.train.roles.vision == "frozen" and len(arm.data.world.objects) == 2
+    assert arm.spec.band == (2, 3) and arm.spec.anchors.count == 8
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "{}",
+        "{model.band: none}",
+        "{model.band: late, model.bridge: {type: low_rank, rank: 4}, model.sharing: lora}",
+        "{model.anchors: all, model.band: none, model.reducer: fastv}",
+        "{model.reducer: [{type: drop, layer: 2, keep: 3}, {type: drop, layer: 4, keep: 1}]}",
+        "{train.clip: none, train.roles.vision: full, data.world.mix: {digit: 1.0}}",
+        "{model.vision: {type: hf, config: {model_type: clip_vision_model, hidden_size: 64,"
+        " intermediate_size: 128, num_hidden_layers: 2, num_attention_heads: 4, image_size: 96,"
+        " patch_size: 8, x: null}}}",
+    ],
+)
+def test_yaml_to_config_to_yaml_is_the_identity(write, change):
+    first = load_recipe(study(write, f"arms: {{one: {change}, two: {{}}}}\n"))
+    write("again.yaml", yaml.safe_dump(first.to_plain(), sort_keys=False))
+    again = load_recipe("again.yaml")
+    assert again.to_plain() == first.to_plain()
+    assert [a.hash for a in again.arms.values()] == [a.hash for a in first.arms.values()]
+    arm = first.arms["one"]
+    write("arm.yaml", yaml.safe_dump(arm.with_seed(3).plain, sort_keys=False))
+    alone = load_recipe("arm.yaml")
+    assert (alone.seeds, alone.arms["main"].hash) == ((3,), arm.hash)
+
+
+def test_every_key_is_given(write):
+    arm = load_recipe("small.yaml").arms["main"]
+    for name in ("train", "evaluate", "cost", "trainer", "base"):
+        fields = {f.name for f in dataclasses.fields(getattr(arm, name))}
+        assert set(arm.plain[name]) == fields
+
+
+def test_hash_knows_results_alone(write):
+    same = [
+        hash_of(),
+        hash_of("question=other"),
+        hash_of("train.log_every=3"),
+        hash_of("seeds=[5]"),
+    ]
+    same += [hash_of("data.folder=x"), hash_of("trainer.threads=2"), hash_of("train.lr=0.001")]
+    assert len(set(same)) == 1
+    others = {
+        hash_of("train.lr=0.002"),
+        hash_of("model.anchors.count=7"),
+        hash_of("data.world.seed=1"),
+    }
+    assert len(others | {same[0]}) == 4
+    arm = load_recipe("small.yaml").arms["main"]
+    assert arm.with_seed(1).hash == arm.hash and arm.with_seed(1).plain["seed"] == 1
+
+
+def test_match_flops_of(write):
+    recipe = load_recipe(
+        study(
+            write,
+            "arms:\n"
+            "  equal: {model.band: none, model.anchors.count: {match_flops_of: band}}\n"
+            "  band: {}\n",
+        )
+    )
+    equal = recipe.arms["equal"]
+    assert equal.matched == {"model.anchors.count": "band"}
+    assert equal.plain["model"]["anchors"]["count"] == equal.spec.anchors.count > 8
+    from eramv_lab.cost.formula import price
+
+    target = price(recipe.arms["band"].spec).prefill
+    below = dataclasses.replace(
+        equal.spec,
+        anchors=dataclasses.replace(equal.spec.anchors, count=equal.spec.anchors.count - 1),
+    )
+    assert price(below).prefill < target <= price(equal.spec).prefill
+    by_hand = load_recipe(
+        "study.yaml", [f"arms.equal.model.anchors.count={equal.spec.anchors.count}"]
+    )
+    assert by_hand.arms["equal"].hash == equal.hash
+
+
+def test_a_match_asks_the_solver_it_is_given(write):
+    text = "arms:\n  a: {}\n  b: {model.anchors.count: {match_flops_of: a}}\n"
+    path = study(write, text)
+    recipe = load_recipe(path, solver=lambda spec_of, other, cost: 5)
+    assert recipe.arms["b"].spec.anchors.count == 5
+
+    def nothing(spec_of, other, cost):
+        raise InfeasibleError("no number will do")
+
+    with pytest.raises(UserError, match=r"study\.yaml:4: model\.anchors\.count: no number will do"):
+        load_recipe(path, solver=nothing)
+
+
+def test_an_arm_that_starts_from_another(write):
+    text = "arms:\n  a: {train.steps: 2}\n  b: {base.arm: a, train.steps: 0}\n"
+    recipe = load_recipe(study(write, text))
+    a, b = recipe.arms.values()
+    assert b.parent is a and b.with_seed(3).parent.seed == 3
+    changed = load_recipe("study.yaml", ["arms.a.train.steps=9"])
+    assert changed.arms["b"].hash != b.hash
+
+
+def test_plugins_add_components(write, monkeypatch):
+    monkeypatch.syspath_prepend(".")
+    write(
+        "third_party_bridge.py",
+        '''
+        """A bridge from outside."""
+        from dataclasses import dataclass
+        from eramv_lab.registry import BRIDGE
+        from eramv_lab.slots.bridges.mlp import Mlp, MlpConfig
+
+        @dataclass(frozen=True, kw_only=True)
+        class OutsideConfig(MlpConfig):
+            """A bridge from outside."""
+
+        @BRIDGE.register("outside", OutsideConfig)
+        class Outside(Mlp):
+            """As mlp."""
+        ''',
+    )
+    path = study(write, "plugins: [third_party_bridge]\nmodel.bridge: outside\n")
+    assert load_recipe(path).arms["main"].plain["model"]["bridge"]["type"] == "outside"
+    (problem, *_) = problems_of(path, "plugins=[no_such_module]", "model.bridge=mlp")
+    assert problem.key == "plugins" and "no_such_module" in problem.message
+    write("broken_plugin.py", "1 / 0\n")
+    (problem,) = problems_of(path, "plugins=broken_plugin", "model.bridge=mlp")
+    assert "ZeroDivisionError" in problem.message
+
+
+# --- what is wrong with others
+
+
+WRONG = {
+    # the line added to the small recipe: key, part of the message, nearest
+    "modl: {}": ("modl", "unknown key", "model"),
+    "model.bandd: none": ("model.bandd", "unknown key", "band"),
+    "model.anchors: clstopk": ("model.anchors.type", "no anchors 'clstopk'", "cls_topk"),
+    "model.anchors.cout: 3": ("model.anchors.cout", "unknown key", "count"),
+    "model.anchors.count: many": ("model.anchors.count", "integer", None),
+    "model.anchors.count: 4.5": ("model.anchors.count", "integer", None),
+    "model.anchors.count: true": ("model.anchors.count", "integer", None),
+    "model.anchors.count: 900": ("model.anchors", "900 is more than the tower's 144", None),
+    "model.anchors: {count: 3, type: none}": ("model.anchors.count", "none takes no keys", None),
+    "model.anchors: [1]": ("model.anchors", "expected a name or a mapping", None),
+    "model.band.length: 5": ("model.band", "reaches layer 7, the language model has 6", None),
+    "model.band: midle": ("model.band.place", "no band called 'midle'", "middle"),
+    "model.band: [1, 9]": ("model.band", "layer 9 is outside", None),
+    "model.band: {start: 1, every: 2}": ("model.band", "in one way", None),
+    "model.band.gate: tanhh": ("model.band.gate", "found 'tanhh'", "tanh"),
+    "model.connector: none": ("model.connector", "needs connector", None),
+    "model.sharing: none": ("model.sharing", "a band needs sharing", None),
+    "model: 3": ("model", "expected slots", None),
+    "train: fast": ("train", "expected keys and values", None),
+    "train.roles.visoin: full": ("train.roles.visoin", "unknown key", "vision"),
+    "train.roles.vision: ful": ("train.roles.vision", "found 'ful'", "full"),
+    "train.lr: 0": ("train.lr", "greater than 0", None),
+    "train.questions: 99": ("train.questions", "99 is more than", None),
+    "data.type: moon": ("data.type", "no data 'moon'", None),
+    "data.world.objcts: 3": ("data.world.objcts", "unknown key", "objects"),
+    "data.world.objects: [9, 3]": ("data.world", "must rise", None),
+    "base.recipe: smal.yaml": ("base.recipe", "no file smal.yaml", "small.yaml"),
+    "base.recipe: small.yaml": (None, "unknown key", None),
+    "base.arm: main2": ("base.arm", "no arm 'main2'", "main"),
+    "base.arm: main": ("base.arm", "wait for one another", None),
+    "seeds: [0, 0]": ("seeds", "twice", None),
+    "seeds: [a]": ("seeds", "whole numbers", None),
+    "seed: 3": ("seed", "not both", None),
+    "expect: {main: {acuracy: '>= 1'}}": ("expect.main.acuracy", "no metric", "accuracy"),
+    "expect: {main: {accuracy: 'about 1'}}": ("expect.main.accuracy", "bound", None),
+    "expect: {mian: {accuracy: 1}}": ("expect.mian", "no arm", "main"),
+    "plugins: 3": ("plugins", "names of modules", None),
+    "question: [a]": ("question", "a sentence", None),
+    "arms: [a]": ("arms", "arms by name", None),
+    "arms: {a b: {}}": (None, "letters, digits", None),
+    "arms: {a: 3}": ("arms.a", "the keys that this arm changes", None),
+    "arms: {a: {seeds: [1]}}": ("seeds", "one for the whole recipe", None),
+    "arms: {a: {trian.lr: 1}}": ("trian", "unknown key", "train"),
+    "arms: {a: {model.anchors.count: {match_flops_of: bb}}, b: {}}": (
+        *("model.anchors.count", "no arm 'bb'", "b"),
+    ),
+    "arms: {a: {model.anchors.count: {match_flops_of: a}}}": (
+        *("model.anchors.count", "wait for one another: a -> a", None),
+    ),
+    "arms: {a: {train.steps: {match_flops_of: b}}, b: {}}": (*("train.steps", "", None),),
+}
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_one_problem_in_its_place(write, line):
+    key, message, near = WRONG[line]
+    problem = problems_of(study(write, line + "\n"))[0]
+    assert problem.key == key or key is None
+    assert message in problem.message
+    assert problem.nearest == near or near is None
+    if not line.startswith("base.recipe: small"):
+        assert (problem.file, problem.line) == ("study.yaml", 2)
+
+
+def test_all_problems_of_all_arms_at_once_and_each_once(write):
+    path = study(
+        write,
+        "train.lrr: 1\n"
+        "arms:\n"
+        "  one: {model.bridge.typ: x}\n"
+        "  two: {model.band.start: 6, model.prompt: sideways}\n"
+        "  three: {}\n",
+    )
+    found = problems_of(path, "cost.batch=none")
+    places = [(p.file, p.line, p.key) for p in found]
+    assert places == [
+        ("study.yaml", 2, "train.lrr"),
+        ("command line", None, "cost.batch"),
+        ("study.yaml", 4, "model.bridge.typ"),
+        ("study.yaml", 5, "model.prompt.type"),
+        ("study.yaml", 5, "model.band"),
+    ]
+    assert "(arm two)" in found[-1].message and "arm" not in found[0].message
+
+
+def test_no_model(write):
+    (problem,) = problems_of(write("a.yaml", "question: x\n"))
+    assert problem.message == "missing key 'model'"
+
+
+def test_unknown_arm_is_named(write):
+    recipe = load_recipe("small.yaml")
+    assert isinstance(recipe, Recipe)
+    with pytest.raises(UserError, match="did you mean: main"):
+        recipe.arm("mainn")
+    (problem,) = problems_of("small.yaml", "arms.x.train.lr=1")
+    assert problem.message == "there is no arm 'x'"
+
+
+def test_differences():
+    a = {"model": {"bridge": "none", "band": {"type": "attend", "layers": [1]}}, "n": 1}
+    b = {
+        "model": {"bridge": {"type": "mlp", "x": 1}, "band": {"type": "attend", "layers": [2]}},
+        "n": 1,
+    }
+    assert differences([a, b]) == {"model.bridge": ["none", "mlp"], "model.band.layers": [[1], [2]]}

@@ -1,0 +1,215 @@
+"""The command line: light where it must be, one message and exit code 2 for bad input."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from eramv_lab import cli
+
+ROOT = Path(__file__).resolve().parents[1]
+HEAVY = ("torch", "lightning", "transformers", "mlflow", "optuna", "omegaconf")
+NEVER = ("lightning", "pytorch_lightning", "transformers", "mlflow", "optuna")
+SMALL = """\
+model:
+  vision: tiny
+  language: tiny
+  connector: mlp2x_gelu
+  anchors: {type: cls_topk, count: 8, cls: true}
+  band: {start: 2, length: 2}
+  bridge: mlp
+base: none
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A working directory with a recipe of one arm, one of two, and a bad one."""
+    monkeypatch.chdir(tmp_path)
+    Path("small.yaml").write_text(SMALL)
+    Path("two.yaml").write_text("extends: small.yaml\narms: {a: {}, b: {model.band: none}}\n")
+    Path("bad.yaml").write_text("extends: small.yaml\nmodel.anchors.cout: 3\n")
+    return tmp_path
+
+
+@pytest.fixture
+def lab(monkeypatch, capsys):
+    """Runs a command line in this process: (exit code, stdout, stderr)."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["eramv-lab", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        out, err = capsys.readouterr()
+        return int(caught.value.code or 0), out, err
+
+    return run
+
+
+def modules_after(*lines: list[str], watched: tuple[str, ...]) -> list[str]:
+    """Which of `watched` a fresh process has imported after running command lines."""
+    script = (
+        "import contextlib, io, sys\n"
+        "from eramv_lab.cli import main\n"
+        f"for line in {list(lines)!r}:\n"
+        "    sys.argv = ['eramv-lab', *line]\n"
+        "    with contextlib.redirect_stdout(io.StringIO()):\n"
+        "        try: main()\n"
+        "        except SystemExit as end: assert not end.code, (line, end.code)\n"
+        f"print(*[name for name in {watched!r} if name in sys.modules])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def complete(*words: str) -> list[str]:
+    environment = os.environ | {
+        "_ERAMV_LAB_COMPLETE": "complete_bash",
+        "COMP_WORDS": " ".join(["eramv-lab", *words]),
+        "COMP_CWORD": str(len(words)),
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [sys.executable, "-m", "eramv_lab"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True).stdout.split()
+
+
+# --- light
+
+
+def test_help_and_version_import_nothing_heavy():
+    assert modules_after(["--help"], ["fit", "--help"], ["--version"], watched=HEAVY) == []
+
+
+def test_help_is_instant():
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-m", "eramv_lab", "--help"], cwd=ROOT, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime - before.ru_utime < 0.3  # of the processor: others may be at work
+
+
+def test_reading_verbs_import_torch_at_most():
+    recipe = "experiments/ablation_ca.yaml"
+    lines = (["check", recipe], ["cost", recipe], ["list"], ["describe", "attend"])
+    assert modules_after(*lines, watched=NEVER) == []
+
+
+def test_completion(here):
+    assert set(complete("fit", "s")) == {"small.yaml"}
+    assert complete("fit", "two.yaml", "--arm", "") == ["a", "b"]
+    assert "model.band.start=" in complete("fit", "small.yaml", "model.b")
+    assert "cls_topk" in complete("describe", "cls") and "bridge" in complete("list", "br")
+    assert {"compare", "cost", "check"} >= set(complete("c")) != set()
+
+
+# --- what the verbs print
+
+
+def test_cost_json(here, lab):
+    code, out, _ = lab("cost", "small.yaml", "--json")
+    flat = json.loads(out)
+    parts = ("vision", "connector", "bridge", "llm", "head")
+    assert code == 0 and flat["text_tokens"] == 64
+    assert flat["prefill_tflops"] == pytest.approx(sum(flat[f"{p}_tflops"] for p in parts))
+    assert {"parameters", "kv_mib"} < flat.keys()
+    _, out, _ = lab("cost", "two.yaml", "--json", "--text-tokens", "10", "model.anchors.count=4")
+    arms = json.loads(out)["arms"]
+    assert list(arms) == ["a", "b"] and arms["a"]["text_tokens"] == 10
+    assert arms["b"]["visual_tokens"] == 5
+    _, out, _ = lab("cost", "two.yaml", "--json", "--arm", "b")
+    assert list(json.loads(out)["arms"]) == ["b"]
+
+
+def test_cost_and_check_in_words(here, lab):
+    assert "prefill" in lab("cost", "two.yaml")[1]
+    code, out, _ = lab("check", "two.yaml")
+    assert code == 0 and out.splitlines()[-1].startswith("ok: two.yaml, 2 arm(s)")
+    assert "9 visual tokens, 144 fine, band 2, 3" in out and "model.band: none" in out
+
+
+def test_list_and_describe(lab):
+    assert "cls_topk" in lab("list", "anchors")[1] and "gate" not in lab("list", "anchors")[1]
+    code, out, _ = lab("describe", "bridge/low_rank")
+    assert code == 0 and "rank" in out and "bridges/low_rank.py" in out
+    assert "fine/all" in lab("describe", "all")[1]  # two components are called so
+    for name in ("train", "base", "world", "reducer"):
+        assert lab("describe", name)[0] == 0
+
+
+def test_version(lab):
+    assert lab("--version")[:2] == (0, "eramv_lab 0.1.0\n")
+
+
+# --- bad input
+
+
+BAD = [
+    (["fitt"], "fit"),
+    (["fit"], "RECIPE"),
+    (["fit", "smal.yaml"], "did you mean: small.yaml"),
+    (["fit", "."], "is a folder"),
+    (["fit", "bad.yaml"], "bad.yaml:2: model.anchors.cout: unknown key 'cout'"),
+    (["fit", "small.yaml", "--sed", "1"], "--sed"),
+    (["fit", "small.yaml", "--seed", "one"], "--seed"),
+    (["fit", "small.yaml", "--workers", "0"], "--workers"),
+    (["fit", "two.yaml", "--arm", "aa"], "did you mean: a"),
+    (["fit", "small.yaml", "train.step=3"], "did you mean: steps"),
+    (["fit", "small.yaml", "train.steps=many"], "command line: train.steps"),
+    (["fit", "small.yaml", "train.steps"], "expected key=value"),
+    (["fit", "small.yaml", "=3"], "expected key=value"),
+    (["fit", "small.yaml", "model.band=[1, 2"], "command line: model.band"),
+    (["fit", "small.yaml", "model.band.start=9"], "the language model has 6"),
+    (["fit", "small.yaml", "model.bridge=mpl"], "did you mean: mlp"),
+    (["fit", "small.yaml", "model.anchors.count={match_flops_of: b}"], "no arm 'b'"),
+    (["fit", "two.yaml", "arms.c.train.steps=1"], "no arm 'c'"),
+    (["fit", "small.yaml", "extends=two.yaml"], "extends"),
+    (["fit", "small.yaml", "plugins=[nowhere_to_be_found]"], "nowhere_to_be_found"),
+    (["fit", "small.yaml", "seeds=[1, 1]"], "twice"),
+    (["check", "bad.yaml"], "did you mean: count"),
+    (["cost", "small.yaml", "--text-tokens", "0"], "--text-tokens"),
+    (["cost", "small.yaml", "cost.text_tokens=-1"], "greater than or equal to 1"),
+    (["list", "anchor"], "did you mean: anchors"),
+    (["describe", "clstopk"], "did you mean: cls_topk"),
+    (["describe", "anchors/mpl"], "allowed: all, cls_topk"),
+    (["data", "inspect", "small.yaml", "--split", "val"], "no split 'val'"),
+    (["data", "mak"], "mak"),
+    (["base", "small.yaml", "base=nope.yaml"], "no file nope.yaml"),
+    (["ui", "--port", "99999999"], "--port"),
+    (["compare"], "names"),
+    (["compare", "nothing"], "nothing"),
+]
+
+
+@pytest.mark.parametrize(("line", "said"), BAD, ids=[" ".join(line) for line, _ in BAD])
+def test_bad_input_gives_one_report_and_leaves_nothing(here, lab, line, said):
+    before = sorted(here.rglob("*"))
+    code, out, err = lab(*line)
+    assert code == 2 and said in err and "Traceback" not in err + out
+    assert err.lower().count("error:") == 1
+    assert [p for p in sorted(here.rglob("*")) if "__pycache__" not in p.parts] == before
+
+
+def test_all_problems_in_one_report(here, lab):
+    _, _, err = lab("fit", "bad.yaml", "train.lrr=1", "seeds=[x]", "model.band.start=9")
+    assert err.startswith("error: 4 problems\n1. ")
+
+
+def test_interrupt_and_lab_errors_have_their_codes(here, lab, monkeypatch):
+    from eramv_lab.errors import InfeasibleError
+
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    def infeasible(*args):
+        raise InfeasibleError("nothing fits")
+
+    monkeypatch.setattr(cli, "_load", interrupt)
+    assert lab("check", "small.yaml")[0] == 130
+    monkeypatch.setattr(cli, "_load", infeasible)
+    assert lab("check", "small.yaml")[::2] == (3, "error: nothing fits\n")
