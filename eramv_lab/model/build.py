@@ -1,39 +1,16 @@
-"""Building a model: each component from a random stream of its own, or from its checkpoint."""
+"""Building a model: random parts from one seed, pretrained ones from their checkpoints."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 
 from eramv_lab.errors import UserError
+from eramv_lab.model.configuration import EramvConfig
+from eramv_lab.model.modeling import EramvForConditionalGeneration
 from eramv_lab.recipe.model_spec import ModelSpec
-from eramv_lab.registry import SLOTS
-from eramv_lab.shapes import Dims
-
-if TYPE_CHECKING:
-    from eramv_lab.model.modeling import EramvForConditionalGeneration
-
-
-@contextmanager
-def seeded(seed: int, path: str) -> Iterator[None]:
-    """Random numbers of one component: they depend on (seed, path) and on nothing else."""
-    digest = hashlib.sha256(f"{seed}/{path}".encode()).digest()
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-        yield
-
-
-def build_part(slot: str, config: Any, dims: Dims, seed: int, path: str) -> Any:
-    """The component of `config`, built from its own stream; None for none."""
-    if config is None:
-        return None
-    with seeded(seed, path):
-        return SLOTS[slot].of(config).factory(config, dims)
 
 
 def build_model(
@@ -43,9 +20,6 @@ def build_model(
 
     Raises UserError where a checkpoint lacks weights of its part.
     """
-    from eramv_lab.model.configuration import EramvConfig
-    from eramv_lab.model.modeling import EramvForConditionalGeneration
-
     config = EramvConfig.from_spec(spec, init_seed=seed, image_token_id=image_token_id)
     model = EramvForConditionalGeneration(config)
     if getattr(spec.language, "path", None):

@@ -79,7 +79,7 @@ class StreamCache(EncoderDecoderCache):
     def crop(self, tokens_to_remove: int) -> None:
         """Take back the last rows of every layer (assisted decoding)."""
         super().crop(tokens_to_remove)
-        record, rows = self.record, tokens_to_remove
+        record, rows = self.record, abs(tokens_to_remove)
         record.seen -= rows
         if record.position_B1 is not None:
             record.position_B1 = record.position_B1 - rows

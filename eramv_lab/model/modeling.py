@@ -15,12 +15,12 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from eramv_lab.model.arrange import arrange, count_images, fill, real_rows
 from eramv_lab.model.arrange import prompt_end as find_prompt_end
-from eramv_lab.model.build import build_part, seeded
 from eramv_lab.model.cache import StreamCache
 from eramv_lab.model.configuration import EramvConfig
 from eramv_lab.model.decoder import Maps, run_layers
 from eramv_lab.model.generation import EramvGeneration
 from eramv_lab.model.head import answer
+from eramv_lab.model.parts import build_part, seeded
 from eramv_lab.model.sight import look, remember
 from eramv_lab.model.step import Band, swap_in
 from eramv_lab.slots.contracts import Need, Patches

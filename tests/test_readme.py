@@ -1,0 +1,70 @@
+"""The README is run: its component, its recipe, its commands, its Python."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from eramv_lab.cli import app
+
+ROOT = Path(__file__).resolve().parents[1]
+TEXT = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", TEXT, flags=re.DOTALL)
+
+
+def commands() -> list[str]:
+    lines = [line.split("#")[0].strip() for block in blocks("sh") for line in block.splitlines()]
+    return [line for line in lines if line]
+
+
+@pytest.mark.parametrize("line", commands())
+def test_a_command_is_understood(line, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    python, flag, package, verb, *rest = shlex.split(line)
+    assert (python, flag, package) == ("python", "-m", "eramv_lab")
+    if verb == "fit":  # what it would train, checked to the last key
+        verb, rest = "check", [word for word in rest if word not in ("--seed", "0")]
+    elif verb in ("compare", "ui"):  # these need runs; their options must exist at least
+        rest = [word for word in rest if word.startswith("--")]
+        shown = CliRunner().invoke(app, [verb, "--help"])
+        assert shown.exit_code == 0 and all(word in shown.output for word in rest)
+        return
+    elif verb == "data":
+        rest = [*rest, "--help"]
+    result = CliRunner().invoke(app, [verb, *rest], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+
+
+def test_the_recipe_loads(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    text = next(block for block in blocks("yaml") if block.startswith("extends"))
+    recipe.write_text(text.replace("base.yaml", str(ROOT / "experiments/base.yaml")))
+    result = CliRunner().invoke(app, ["check", str(recipe)], catch_exceptions=False)
+    assert result.exit_code == 0 and "4 arm(s), seeds 0, 1, 2" in result.output
+
+
+def test_the_component_works_in_fifteen_lines(tmp_path):
+    code = next(block for block in blocks("python") if "my_anchors" in block)
+    assert len([line for line in code.splitlines() if line.strip()]) <= 15
+    (tmp_path / "my_anchors.py").write_text(code)
+    (tmp_path / "recipe.yaml").write_text(
+        f"extends: {ROOT / 'experiments/base.yaml'}\n"
+        "plugins: [my_anchors]\n"
+        "model: {anchors: {type: border, count: 8}}\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-m", "eramv_lab", "cost", "recipe.yaml", "--count", "--json"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": f"{ROOT}:{tmp_path}", "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    assert '"visual_tokens": 8' in result.stdout
