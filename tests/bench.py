@@ -9,7 +9,6 @@ import io
 import itertools
 import json
 import logging
-import math
 import os
 import statistics
 import subprocess
@@ -19,14 +18,12 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any
 
 import torch
-from lightning.pytorch import Callback
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
-from torch.utils.data import DataLoader
 from train.fakes import fit as fake_fit
 from transformers import AutoModelForCausalLM
 
@@ -53,65 +50,47 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     "fastv": {"anchors": "all", "band": "none", "reducer": "fastv"},
     "anchors_only": {"band": "none"},
 }
+Size = SimpleNamespace
+Rows = Iterator[dict[str, Any]]
+# How often; sizes of `small`; words generated; a batch of the made world, and steps of its fit.
+FULL = Size(
+    warm=1, rounds=3, runs=4, width=256, layers=8, image=128, text=64, words=16, images=8, steps=12
+)
+TINY = Size(
+    warm=0, rounds=1, runs=1, width=32, layers=4, image=32, text=8, words=3, images=2, steps=4
+)
+BATCH = 2
 
 
-class Size(NamedTuple):
-    """How often, and how large; goals are meant for the defaults."""
-
-    rounds: int = 3
-    runs: int = 5
-    width: int = 256
-    layers: int = 8
-    image: int = 128
-    batch: int = 2
-    text: int = 64
-    words: int = 16
-    images: int = 8
-    steps: int = 12
-
-
-TINY = Size(1, 1, width=32, layers=4, image=32, batch=1, text=8, words=3, images=2, steps=4)
-
-
-class Row(NamedTuple):
-    """One ratio, and what it should be at most, or at least."""
-
-    name: str
-    ratio: float
-    seen: str
-    at_most: float = math.inf
-    at_least: float = 0
-
-    def told(self) -> dict[str, Any]:
-        bounds = {"≤": self.at_most if self.at_most < math.inf else 0, "≥": self.at_least}
-        goal = next((f"{sign} {bound:.2f}" for sign, bound in bounds.items() if bound), None)
-        met = self.at_least <= self.ratio <= self.at_most
-        verdict = {"goal": goal, "met": met if goal else None}
-        return {"name": self.name, "ratio": self.ratio, **verdict, "seen": self.seen}
-
-
-def versus(name: str, ours: float, theirs: float, at_most: float = math.inf) -> Row:
-    return Row(name, ours / theirs, f"{ours * 1e3:.1f} of {theirs * 1e3:.1f} ms", at_most)
+def versus(
+    name: str, ours: float, theirs: float, *, most: float = 0, least: float = 0
+) -> dict[str, Any]:
+    """A row: the ratio of two times, or of a speed-up to that of the FLOPs; and its goal."""
+    ratio, goal = ours / theirs, f"<= {most}" if most else f">= {least}" if least else None
+    met = least <= ratio <= (most or ratio) if goal else None
+    return {"name": name, "ratio": ratio, "goal": goal, "met": met, "of": [ours, theirs]}
 
 
 def race(size: Size, *works: Callable[[], Any]) -> list[float]:
     """Seconds of each work; they take turns, so that a slow moment meets all of them."""
-    best = [math.inf] * len(works)
-    for work in works:
+
+    def seconds(work: Callable[[], Any]) -> float:
+        began = time.perf_counter()
         work()
+        return time.perf_counter() - began
+
+    for work in works * size.warm:
+        work()
+    medians: list[list[float]] = []
     for _ in range(size.rounds):
-        times: list[list[float]] = [[] for _ in works]
-        for _, (place, work) in itertools.product(range(size.runs), enumerate(works)):
-            start = time.perf_counter()
-            work()
-            times[place].append(time.perf_counter() - start)
-        best = [min(b, statistics.median(t)) for b, t in zip(best, times, strict=True)]
-    return best
+        turns = [[seconds(work) for work in works] for _ in range(size.runs)]
+        medians.append([statistics.median(times) for times in zip(*turns, strict=True)])
+    return [min(times) for times in zip(*medians, strict=True)]
 
 
 def world_arm(*overrides: str) -> dict[str, Any]:
     """The reference arm of the made world, from random weights."""
-    changes = ["base=none", "trainer.accelerator=cpu", *overrides]
+    changes = ["base=none", "trainer.accelerator=cpu", "train.validate_every=0", *overrides]
     return load_recipe(ROOT / "experiments/base.yaml", changes).arm("main").plain
 
 
@@ -122,8 +101,8 @@ def spec_of(size: Size | None, **changes: Any) -> ModelSpec:
         language = {"width": size.width, "layers": size.layers, "ffn": size.width * 8 // 3}
         section["language"] = {"type": "tiny", "heads": 4, "kv_heads": 4, **language}
         section["vision"] = {"type": "tiny", "image": size.image}
-    spec = parse_model(section, problems := [])
-    assert spec is not None, problems
+    spec = parse_model(section, [])
+    assert spec is not None, section
     return spec
 
 
@@ -133,12 +112,12 @@ def learn(model: Any, batch: Mapping[str, Any]) -> None:
     model(**repeat_images(batch)).loss.backward()
 
 
-def systems(size: Size) -> Iterator[Row]:
+def systems(size: Size) -> Rows:
     """Time saved over full tokens, as a share of the FLOPs saved."""
     specs = [spec_of(size, **changes) for changes in SYSTEMS.values()]
     costs = [price(spec, text_tokens=size.text) for spec in specs]
     models: list[Any] = [build_model(spec).eval() for spec in specs]
-    pairs = [(model, inputs(model, size.text, size.batch)) for model in models]
+    pairs = [(model, inputs(model, size.text, BATCH)) for model in models]
     with torch.no_grad():
         forward = race(size, *(lambda m=m, b=b: m(**b, logits_to_keep=1) for m, b in pairs))
     for model, batch in pairs:
@@ -149,51 +128,48 @@ def systems(size: Size) -> Iterator[Row]:
     prefill, train = [c.prefill for c in costs], [c.train for c in costs]
     for what, seconds, flops in (("forward", forward, prefill), ("training step", steps, train)):
         for name, s, f in list(zip(SYSTEMS, seconds, flops, strict=True))[1:]:
-            faster, fewer = seconds[0] / s, flops[0] / f
-            seen = f"{faster:.2f} x faster, {fewer:.2f} x fewer FLOPs"
-            goal = 0.80 if name == "eramv" else 0
-            label = f"{name} {what}: speed-up / FLOP ratio"
-            yield Row(label, faster / fewer, seen, at_least=goal)
+            label, least = f"{name} {what}: speed-up / FLOP ratio", 0.8 if name == "eramv" else 0
+            yield versus(label, seconds[0] / s, flops[0] / f, least=least)
 
 
-def cache(size: Size) -> Iterator[Row]:
+def cache(size: Size) -> Rows:
     """Greedy generation with the cache and without."""
     model: Any = build_model(spec_of(size)).eval()
-    batch = inputs(model, size.text, size.batch)
+    batch = inputs(model, size.text, BATCH)
     batch |= {"max_new_tokens": size.words, "min_new_tokens": size.words, "do_sample": False}
     works = [lambda c=c: model.generate(**batch, use_cache=c) for c in (True, False)]
     yield versus(f"generating {size.words} words: cached / not", *race(size, *works))
 
 
-def loop(size: Size) -> Iterator[Row]:
+def loop(size: Size) -> Rows:
     """Our decoder loop over a plain language model, and transformers' own."""
 
-    def forward(model: Any, ids_BT: Tensor) -> None:
-        model(input_ids=ids_BT, use_cache=False, logits_to_keep=1)
+    ids_BT = torch.arange(BATCH * size.text).view(BATCH, -1) % 60 + 5
 
-    def decode(model: Any, ids_BT: Tensor) -> None:
+    def decode(model: Any) -> None:
         past = None
-        for width in (ids_BT.shape[1], *[1] * size.words):
+        for width in (size.text, *[1] * size.words):
             out = model(input_ids=ids_BT[:, :width], past_key_values=past, use_cache=True)
             past = out.past_key_values
 
-    def train(model: Any, ids_BT: Tensor) -> None:
-        learn(model, {"input_ids": ids_BT, "labels": ids_BT})
-
-    ids_BT = torch.arange(size.batch * size.text).view(size.batch, -1) % 60 + 5
+    works: dict[str, Callable[[Any], Any]] = {
+        "forward": lambda m: m(input_ids=ids_BT, use_cache=False, logits_to_keep=1),
+        "decoding": decode,
+        "training": lambda m: learn(m, {"input_ids": ids_BT, "labels": ids_BT}),
+    }
     for name, own in (("small", size), ("world", None)):
         ours: Any = build_model(spec_of(own, band="none")).eval()
         theirs: Any = AutoModelForCausalLM.from_config(ours.config.get_text_config()).eval()
-        for what, work in {"forward": forward, "decoding": decode, "training": train}.items():
-            with torch.set_grad_enabled(work is train):
-                both = [lambda m=m, w=work: w(m, ids_BT) for m in (ours, theirs)]
-                row = versus(f"{name} {what}: our loop / transformers'", *race(size, *both), 1.05)
-            yield row
+        for what, work in works.items():
+            with torch.set_grad_enabled(what == "training"):
+                both = [lambda m=m, w=work: w(m) for m in (ours, theirs)]
+                seconds = race(size, *both)
+            yield versus(f"{name} {what}: our loop / transformers'", *seconds, most=1.05)
 
 
-def data(size: Size) -> Iterator[Row]:
+def data(size: Size) -> Rows:
     """A training step of the made world: cached features, packed questions, Lightning's share."""
-    lit = LitArm(world_arm(f"train.steps={size.steps}", "train.validate_every=0"), 0).train()
+    lit = LitArm(world_arm(f"train.steps={size.steps}"), 0).train()
     pixels = torch.rand(size.images, 3, *[lit.spec.vision.image] * 2)
     asked = [[Asked("", "greater red circle or blue star", "7", "compare")] * 8] * size.images
     prompt, rows = lit.spec.prompt, lit.model.visual_rows
@@ -206,49 +182,42 @@ def data(size: Size) -> Iterator[Row]:
     cached, tower, singly = race(size, *(lambda b=b: learn(lit.model, b) for b in batches))
     yield versus("world step: cached features / tower each step", cached, tower)
     yield versus("world step: packed questions / a row each", cached, singly)
-    loader: Any = [batches[0]] * size.steps
-    rounds = [(lightning(lit, loader), bare(lit, loader)) for _ in range(size.rounds)]
-    yield versus("world step: Lightning / bare loop", *map(min, zip(*rounds, strict=True)))
+    ways = (lightning, bare)
+    rounds = [[step_time(way, lit, batches[0]) for way in ways] for _ in range(size.rounds)]
+    fitted, plain = (min(times) for times in zip(*rounds, strict=True))
+    yield versus("world step: Lightning / bare loop", fitted, plain)
+    yield versus("world step: with optimizer / forward and backward", plain, cached)
 
 
-class Clock(Callback):
-    """When each step began."""
+def step_time(way: Callable[..., None], lit: LitArm, batch: Mapping[str, Any]) -> float:
+    """Median seconds from one batch that is asked for to the next, the first left out."""
+    asked: list[float] = []
 
-    def __init__(self) -> None:
-        self.began: list[float] = []
+    def batches() -> Iterator[Mapping[str, Any]]:
+        for _ in range(lit.settings.steps):
+            asked.append(time.perf_counter())
+            yield batch
 
-    def on_train_batch_start(self, *args: Any) -> None:
-        self.began.append(time.perf_counter())
-
-    def median(self) -> float:
-        """Seconds of a step, the first left out."""
-        return statistics.median(b - a for a, b in itertools.pairwise(self.began[1:]))
-
-
-def lightning(lit: LitArm, batches: Any) -> float:
-    clock = Clock()
-    with tempfile.TemporaryDirectory() as name, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with CurveWriter(None, None, Path(name) / "curves.csv") as writer:
-            trainer: Any = make_trainer(lit.hparams["arm"], writer, Progress(Path(name)))
-            trainer.callbacks.append(clock)
-            trainer.fit(lit, DataLoader(batches, batch_size=None))
-    return clock.median()
+    way(lit, batches())
+    return statistics.median(b - a for a, b in itertools.pairwise(asked[1:]))
 
 
-def bare(lit: LitArm, batches: Any) -> float:
-    clock, made = Clock(), lit.configure_optimizers()
+def lightning(lit: LitArm, batches: Any) -> None:
+    with tempfile.TemporaryDirectory() as name, CurveWriter(None, None, Path(name) / "c") as writer:
+        make_trainer(lit.hparams["arm"], writer, Progress(Path(name))).fit(lit, batches)
+
+
+def bare(lit: LitArm, batches: Any) -> None:
+    made = lit.configure_optimizers()
     learning = [p for p in lit.train().parameters() if p.requires_grad]
-    for batch in DataLoader(batches, batch_size=None):
-        clock.on_train_batch_start()
+    for batch in batches:
         learn(lit.model, batch)
-        torch.nn.utils.clip_grad_norm_(learning, lit.settings.clip or math.inf)
+        torch.nn.utils.clip_grad_norm_(learning, lit.settings.clip or torch.inf)
         made["optimizer"].step()
         made["lr_scheduler"]["scheduler"].step()
-    return clock.median()
 
 
-def start(size: Size) -> Iterator[Row]:
+def start(size: Size) -> Rows:
     """Whole command lines beside an empty program and one that only imports torch."""
 
     def run(*line: str) -> None:
@@ -265,11 +234,11 @@ def start(size: Size) -> Iterator[Row]:
         verbs = {"--help": ["--help"], "check": ["check", STUDY]}
         verbs["fit, all skipped"] = ["fit", STUDY, "--runs", runs]
         lines = floors | {name: ["-m", "eramv_lab", *line] for name, line in verbs.items()}
-        few = size._replace(rounds=1, runs=min(3, size.runs))
-        seconds = race(few, *(lambda line=line: run(*line) for line in lines.values()))
-    took = dict(zip(lines, seconds, strict=True))
+        few = Size(warm=size.warm, rounds=1, runs=min(3, size.runs))
+        took = race(few, *(lambda line=line: run(*line) for line in lines.values()))
+    of = dict(zip(lines, took, strict=True))
     for verb, floor in itertools.product(verbs, floors):
-        yield versus(f"{verb} / {floor}", took[verb], took[floor])
+        yield versus(f"{verb} / {floor}", of[verb], of[floor])
 
 
 GROUPS = {f.__name__: f for f in (systems, cache, loop, data, start)}
@@ -284,18 +253,16 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"  # of the command lines; here:
     torch.set_num_threads(1)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    size = TINY if asked.tiny else Size()
-    groups = {g: [row.told() for row in GROUPS[g](size)] for g in asked.only or GROUPS}
+    warnings.simplefilter("ignore")
+    groups = {g: list(GROUPS[g](TINY if asked.tiny else FULL)) for g in asked.only or GROUPS}
     if asked.json:
-        print(json.dumps(groups, indent=1, ensure_ascii=False))
+        print(json.dumps(groups, indent=1))
         return
-    table = Table("", "ratio", "goal", "", "seen", title="Ratios of times, one thread")
-    for rows in groups.values():
-        for row in rows:
-            verdict = {None: "", True: "[green]met", False: "[red]missed"}[row["met"]]
-            ratio, goal = f"{row['ratio']:.2f}", row["goal"] or ""
-            table.add_row(row["name"], ratio, goal, verdict, row["seen"])
-        table.add_section()
+    table = Table("", "ratio", "goal", "", "of (seconds, or times faster)")
+    verdicts = {None: "", True: "[green]met", False: "[red]missed"}
+    for r in itertools.chain.from_iterable(groups.values()):
+        ratio, seen = f"{r['ratio']:.2f}", "{:.3g} / {:.3g}".format(*r["of"])
+        table.add_row(r["name"], ratio, r["goal"], verdicts[r["met"]], seen)
     Console().print(table)
 
 

@@ -52,6 +52,12 @@ def count_images(
     return found
 
 
+def refuse_images(images: bool) -> None:
+    """Raise ValueError where rows that go on from a cache bring images."""
+    if images:
+        raise ValueError("an image in a later turn is not supported; start without a cache")
+
+
 def arrange(
     visual_BT: Tensor,
     valid_BT: Tensor | None,
@@ -64,8 +70,11 @@ def arrange(
     past: StreamCache | None,
 ) -> Layout:
     """Positions of this input; those of a later one go on from the cache."""
-    if past is not None and past.record.seen and segments_BT is not None:
-        raise ValueError("packed questions cannot go on from a cache")
+    if past is not None and past.record.seen:
+        if segments_BT is not None:
+            raise ValueError("packed questions cannot go on from a cache")
+        if valid_BT is None:
+            return _words_on(visual_BT, past)
     span, offset_BT = None, None
     if spec.prompt.positions == "grid":
         cls = int(spec.anchors is not None and spec.anchors.takes_cls)
@@ -94,6 +103,24 @@ def arrange(
     end_B1 = real_BT.amax(dim=1, keepdim=True) + 1
     past.record.position_B1 = end_B1 if before_B1 is None else torch.maximum(before_B1, end_B1)
     return layout
+
+
+def _words_on(visual_BT: Tensor, past: StreamCache) -> Layout:
+    """New rows that are words, all of them real: decoding. An id each, the next ones."""
+    start_B1, rows = past.record.position_B1, visual_BT.shape[1]
+    assert start_B1 is not None
+    past.record.position_B1 = start_B1 + rows
+    positions_BT = start_B1
+    if rows > 1:
+        positions_BT = start_B1 + torch.arange(rows, device=start_B1.device)
+    return Layout(
+        visual_BT=visual_BT,
+        begun_BT=visual_BT.long(),
+        positions_BT=positions_BT,
+        starts_BI=start_B1,
+        valid_BT=None,
+        segments_BT=None,
+    )
 
 
 def fill(

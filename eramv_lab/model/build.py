@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from eramv_lab.errors import UserError
 from eramv_lab.model.configuration import EramvConfig
 from eramv_lab.model.modeling import EramvForConditionalGeneration
 from eramv_lab.recipe.model_spec import ModelSpec
+from eramv_lab.slots.hub import place_of
 
 
 def build_model(
@@ -18,7 +20,7 @@ def build_model(
 ) -> EramvForConditionalGeneration:
     """The model of a typed section: random from `seed`, and pretrained where a part names a path.
 
-    Raises UserError where a checkpoint lacks weights of its part.
+    Raises UserError where a checkpoint cannot be read, or lacks weights of its part.
     """
     config = EramvConfig.from_spec(spec, init_seed=seed, image_token_id=image_token_id)
     model = EramvForConditionalGeneration(config)
@@ -33,11 +35,9 @@ def build_model(
 def _load_language(model: EramvForConditionalGeneration, path: str) -> None:
     from transformers import AutoModelForCausalLM
 
-    whole: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-    missing = model.language_model.load_state_dict(whole.model.state_dict(), strict=False)
-    lacking = [key for key in missing.missing_keys if ".band." not in key]
-    if lacking:
-        raise UserError(f"{path} lacks weights of the language model: {', '.join(lacking[:5])}")
+    whole, missing = _checkpoint(AutoModelForCausalLM, path)
+    _refuse(missing, path, "language model")
+    model.language_model.load_state_dict(whole.model.state_dict(), strict=False)  # all but the band
     if not model.config.tie_word_embeddings:
         model.lm_head.load_state_dict(whole.lm_head.state_dict())
 
@@ -46,8 +46,35 @@ def _load_vision(tower: Any, path: str) -> None:
     from transformers import AutoModel
 
     own: nn.Module = tower.tower
-    other: Any = AutoModel.from_pretrained(path, dtype=torch.float32)
-    other = getattr(other, "vision_model", other)
-    missing = own.load_state_dict(other.state_dict(), strict=False).missing_keys
+    other, missing = _checkpoint(AutoModel, path)
+    prefix = "vision_model." if hasattr(other, "vision_model") else ""
+    found = getattr(other, "vision_model", other).state_dict()
+    lacking = [key for key in own.state_dict() if key not in found or prefix + key in missing]
+    _refuse(lacking, path, "vision tower")
+    own.load_state_dict(found, strict=False)  # all but a pooling head, which has no use here
+
+
+def _checkpoint(auto: Any, path: str) -> tuple[Any, list[str]]:
+    """The model of a checkpoint, and which weights it lacks (transformers draws those at random).
+
+    Safetensors alone are read and no code of the checkpoint runs. Raises UserError where the
+    weights cannot be loaded.
+    """
+    try:
+        model, found = auto.from_pretrained(
+            place_of(path),
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        first = str(error).strip().split("\n", 1)[0]
+        raise UserError(f"{path}: weights cannot be loaded from safetensors: {first}") from None
+    return model, sorted(found["missing_keys"])
+
+
+def _refuse(missing: list[str], path: str, part: str) -> None:
     if missing:
-        raise UserError(f"{path} lacks weights of the vision tower: {', '.join(missing[:5])}")
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        raise UserError(f"{path} lacks weights of the {part}: {', '.join(missing[:5])}{more}")

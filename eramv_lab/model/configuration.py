@@ -12,6 +12,7 @@ from transformers.configuration_utils import SubConfigSpec
 
 from eramv_lab.errors import UserError
 from eramv_lab.recipe.model_spec import ModelSpec, parse_model
+from eramv_lab.slots.hub import shape_of
 
 
 @strict
@@ -41,8 +42,7 @@ class EramvConfig(PreTrainedConfig):
         if text is None and self.slots:
             text = dict(self.spec.language.hf())
         if isinstance(text, Mapping):
-            plain = {k: v for k, v in text.items() if k not in ("architectures", "dtype")}
-            self.text_config = AutoConfig.for_model(plain.pop("model_type", "llama"), **plain)
+            self.text_config = shape_of({"model_type": "llama", **text})
         if isinstance(self.text_config, PreTrainedConfig):
             self.tie_word_embeddings = self.text_config.tie_word_embeddings
             for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
@@ -67,13 +67,8 @@ class EramvConfig(PreTrainedConfig):
 def inline(spec: ModelSpec) -> ModelSpec:
     """The same model without paths: a saved model needs nothing but itself."""
     changes = {
-        slot: dataclasses.replace(config, path=None, config=_sizes(config.hf()))
+        slot: dataclasses.replace(config, path=None, config=dict(config.hf()))
         for slot in ("vision", "language")
         if getattr(config := getattr(spec, slot), "path", None)
     }
     return dataclasses.replace(spec, **changes)
-
-
-def _sizes(plain: Mapping[str, Any]) -> dict[str, Any]:
-    dropped = ("architectures", "transformers_version", "_name_or_path", "torch_dtype", "dtype")
-    return {k: v for k, v in plain.items() if k not in dropped}

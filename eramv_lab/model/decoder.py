@@ -151,6 +151,7 @@ class _Loop:
         self.record = record
         self.has_memory = record is not None
         self.joint = fusion is not None and fusion.softmax == "joint"
+        self.kinds = _kinds(language.config, len(language.layers))
         self.memory_rope = None
         if memory is not None and memory.positions_BM is not None:
             self.memory_rope = language.rotary_emb(memory.states_BMD, memory.positions_BM)
@@ -165,10 +166,7 @@ class _Loop:
 
     def mask(self, layer: int, *, explicit: bool) -> Tensor | None:
         """Causal mask of a layer of the stage, as the config's attention function takes it."""
-        config = self.language.config
-        types = getattr(config, "layer_types", None)
-        sliding = getattr(config, "sliding_window", None) and not types
-        kind = types[layer] if types else "sliding_attention" if sliding else "full_attention"
+        kind = self.kinds[layer]
         key = (kind, explicit)
         if key not in self.masks:
             hidden = self.rows.hidden_BSD
@@ -183,7 +181,7 @@ class _Loop:
             if self.rows.segments_BS is not None:
                 extra["and_mask_function"] = _own_segment(self.rows.segments_BS)
             self.masks[key] = LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING[kind](
-                config=config,
+                config=self.language.config,
                 inputs_embeds=hidden,
                 attention_mask=valid,
                 past_key_values=past,
@@ -232,6 +230,15 @@ class _Loop:
         mask_B1SM = (seen_BSM | ~some_BS1)[:, None]
         readers_BS1 = some_BS1 if readers_BS is None else some_BS1 & readers_BS[..., None]
         return mask_B1SM, readers_BS1.float()
+
+
+def _kinds(config: Any, layers: int) -> list[str]:
+    """Kind of attention of each layer, as transformers names them."""
+    types = getattr(config, "layer_types", None)
+    if types:
+        return list(types)
+    sliding = getattr(config, "sliding_window", None)
+    return ["sliding_attention" if sliding else "full_attention"] * layers
 
 
 def _own_segment(segments_BS: Tensor) -> Any:

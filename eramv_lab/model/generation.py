@@ -8,10 +8,14 @@ import torch
 from torch import Tensor
 from transformers import GenerationMixin
 
-from eramv_lab.model.arrange import prompt_end
+from eramv_lab.model.arrange import prompt_end, refuse_images
 
 _Mixin: Any = GenerationMixin  # its own types expect the whole model
 IMAGE_INPUTS = ("pixel_values", "vision_features", "image_counts")
+
+
+def _seen(past: Any) -> int:
+    return 0 if past is None else int(past.get_seq_length())
 
 
 class EramvGeneration(_Mixin):
@@ -24,6 +28,9 @@ class EramvGeneration(_Mixin):
     def generate(self, inputs: Tensor | None = None, **kwargs: Any) -> Any:  # type: ignore[override]
         """As in transformers; image inputs are those of `forward`."""
         ids = kwargs.get("input_ids") if inputs is None else inputs
+        seen = _seen(kwargs.get("past_key_values"))
+        if seen and isinstance(ids, Tensor):
+            refuse_images(bool((ids[:, seen:] == self.config.image_token_id).any()))
         ranked = any(event.rank == "previous" for event in self.events)
         if ranked and isinstance(ids, Tensor) and kwargs.get("prompt_end") is None:
             # fixed now: without a cache, the last row of a later step is an answer's
@@ -35,11 +42,9 @@ class EramvGeneration(_Mixin):
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Images go in with the first rows only, or every time where nothing is cached."""
-        first = kwargs.get("is_first_iteration", False) or not kwargs.get("use_cache", True)
         images = {name: kwargs.pop(name, None) for name in (*IMAGE_INPUTS, "prompt_end")}
         model_inputs = super().prepare_inputs_for_generation(input_ids, **kwargs)  # type: ignore[arg-type]
-        past: Any = model_inputs.get("past_key_values")
-        if first and (past is None or past.get_seq_length() == 0):
+        if not _seen(model_inputs.get("past_key_values")):
             model_inputs |= {k: v for k, v in images.items() if v is not None}
         return model_inputs
 
@@ -60,6 +65,7 @@ class EramvGeneration(_Mixin):
             for count in counts:
                 start = len(order) // expand_size
                 order += list(range(start, start + count)) * expand_size
+            images["image_counts"] = tuple(c for c in counts for _ in range(expand_size))
             index = torch.tensor(order, dtype=torch.long, device=input_ids.device)
             pixels, features = kwargs.pop("pixel_values", None), kwargs.pop("vision_features", None)
             if pixels is not None:

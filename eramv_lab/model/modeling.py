@@ -13,7 +13,7 @@ from transformers import GenerationMixin, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from eramv_lab.model.arrange import arrange, count_images, fill, real_rows
+from eramv_lab.model.arrange import arrange, count_images, fill, real_rows, refuse_images
 from eramv_lab.model.arrange import prompt_end as find_prompt_end
 from eramv_lab.model.cache import StreamCache
 from eramv_lab.model.configuration import EramvConfig
@@ -134,7 +134,8 @@ class EramvForConditionalGeneration(EramvGeneration, PreTrainedModel, Generation
             )
         if pixel_values is None or not pixel_values.shape[0]:
             return None
-        return self.vision_tower(pixel_values, self.need)
+        dtype = next(self.vision_tower.parameters()).dtype
+        return self.vision_tower(pixel_values.to(dtype), self.need)
 
     def forward(
         self,
@@ -181,8 +182,10 @@ class EramvForConditionalGeneration(EramvGeneration, PreTrainedModel, Generation
         seen = 0 if past is None else past.record.seen
         patches = self.see(pixel_values, vision_features)
         visual_BT = input_ids == self.config.image_token_id
-        if seen and patches is not None:
-            raise ValueError("an image in a later turn is not supported; start without a cache")
+        if seen:
+            # on an accelerator a look would wait: `generate` has looked already
+            look_at = visual_BT.device.type == "cpu" and visual_BT.shape[1] > 1
+            refuse_images(patches is not None or (look_at and bool(visual_BT.any())))
         counts = (0,) * input_ids.shape[0]
         if not seen:
             images = 0 if patches is None else patches.states_NPV.shape[0]
@@ -206,7 +209,10 @@ class EramvForConditionalGeneration(EramvGeneration, PreTrainedModel, Generation
             memory = remember(sight, layout, counts, self.spec)
         target_BT = None if labels is None else functional.pad(labels[:, 1:], (0, 1), value=-100)
         embed = self.language_model.embed_tokens
-        rows = fill(embed, input_ids, layout, counts, sight, self.visual_rows)
+        words_BT = input_ids
+        if self.config.image_token_id >= self.dims.language.vocab:  # a word the model has not
+            words_BT = input_ids.masked_fill(visual_BT, 0)
+        rows = fill(embed, words_BT, layout, counts, sight, self.visual_rows)
         if not seen and any(event.rank == "previous" for event in self.events):
             rows.rankers_B = find_prompt_end(prompt_end, target_BT, valid_BT, input_ids)
         maps = Maps() if output_attentions else None

@@ -46,7 +46,7 @@ class EramvProcessor(ProcessorMixin):
     def for_spec(cls, spec: ModelSpec, image_processor: Any, tokenizer: Any) -> EramvProcessor:
         """The processor of a typed model section; `<image>` is added to a tokenizer without it."""
         if tokenizer.convert_tokens_to_ids(IMAGE) in (None, tokenizer.unk_token_id):
-            tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE]})
+            tokenizer.add_tokens([IMAGE], special_tokens=True)
         return cls(
             image_processor,
             tokenizer,
@@ -65,7 +65,9 @@ class EramvProcessor(ProcessorMixin):
         if self._prompt.template != "chat":
             return body
         turn = [{"role": "user", "content": body}]
-        return self.tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
+        return self.tokenizer.apply_chat_template(
+            turn, chat_template=self.chat_template, add_generation_prompt=True, tokenize=False
+        )
 
     def __call__(  # type: ignore[override]
         self,
@@ -77,7 +79,7 @@ class EramvProcessor(ProcessorMixin):
         """Model inputs of prompts that name `<image>` once per image, and their images in order.
 
         Args:
-            images: one image or a list, as the image processor takes them; None for none.
+            images: one image, a list, or a list of each prompt's; None for none.
             text: one prompt or a list (`write` makes them of questions).
             return_tensors: as in transformers.
             kwargs: go to the tokenizer (`padding`, ...).
@@ -88,19 +90,23 @@ class EramvProcessor(ProcessorMixin):
         if text is None:
             raise ValueError("EramvProcessor needs text")
         prompts = [text] if isinstance(text, str) else list(text)
-        pictures = [] if images is None else images
-        if not isinstance(pictures, list | tuple):
-            pictures = [pictures]
+        pictures = _flat(images)
         counts = tuple(prompt.count(IMAGE) for prompt in prompts)
         if sum(counts) != len(pictures):
             raise ValueError(f"{sum(counts)} {IMAGE} in the text, but {len(pictures)} images")
+        for i, given in enumerate(images if _by_prompt(images, prompts) else ()):
+            if len(given) != counts[i]:
+                raise ValueError(f"{len(given)} images of prompt {i}, which names {counts[i]}")
+        bos = self.tokenizer.bos_token
+        if bos and all(prompt.startswith(bos) for prompt in prompts):  # a chat template wrote it
+            kwargs.setdefault("add_special_tokens", False)
         spread = [prompt.replace(IMAGE, IMAGE * self.visual_rows) for prompt in prompts]
         kwargs.setdefault("padding", len(prompts) > 1)
         kwargs.setdefault("padding_side", "left")
         data: dict[str, Any] = dict(self.tokenizer(spread, return_tensors=return_tensors, **kwargs))
         data.pop("token_type_ids", None)
         if pictures:
-            seen = self.image_processor(images=list(pictures), return_tensors=return_tensors)
+            seen = self.image_processor(images=pictures, return_tensors=return_tensors)
             data["pixel_values"] = seen["pixel_values"]
         features = BatchFeature(data)
         features["image_counts"] = counts
@@ -110,3 +116,16 @@ class EramvProcessor(ProcessorMixin):
     def model_input_names(self) -> list[str]:
         """Names of what it returns."""
         return ["input_ids", "attention_mask", "pixel_values", "image_counts"]
+
+
+def _flat(images: Any) -> list[Any]:
+    if images is None:
+        return []
+    if not isinstance(images, list | tuple):
+        return [images]
+    return [picture for one in images for picture in _flat(one)]
+
+
+def _by_prompt(images: Any, prompts: Sequence[str]) -> bool:
+    lists = isinstance(images, list | tuple) and all(isinstance(i, list | tuple) for i in images)
+    return lists and len(images) == len(prompts)

@@ -10,6 +10,10 @@ from typing import Any
 
 from eramv_lab.errors import Problem, UserError
 
+LEFT_OUT = ("architectures", "auto_map", "transformers_version", "_name_or_path")
+LEFT_OUT += ("torch_dtype", "dtype")  # a model here starts in float32; a caller asks for another
+"""Keys of a config.json that say nothing of a model's shape."""
+
 
 def config_of(path: str | None, config: Mapping[str, Any], section: str) -> Mapping[str, Any]:
     """The plain config of a component: the one given, or that of `path`.
@@ -19,13 +23,33 @@ def config_of(path: str | None, config: Mapping[str, Any], section: str) -> Mapp
     """
     if bool(path) == bool(config):
         raise UserError("give either path (a folder or hub id) or config (plain sizes)")
-    plain = _read(path) if path else config
-    return plain.get(section, plain)
+    plain = _read(place_of(path)) if path else config
+    part = plain.get(section) or plain
+    return {key: value for key, value in part.items() if key not in LEFT_OUT}
+
+
+def place_of(path: str) -> str:
+    """The folder that `path` names, `~` filled in; or the hub id that it is."""
+    folder = Path(path).expanduser()
+    return str(folder) if folder.exists() else path
+
+
+def shape_of(plain: Mapping[str, Any]) -> Any:
+    """The transformers config of a plain one. Raises UserError where a value is not of its type."""
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import AutoConfig
+
+    rest = {key: value for key, value in plain.items() if key not in ("model_type", *LEFT_OUT)}
+    try:
+        return AutoConfig.for_model(plain["model_type"], **rest)
+    except (StrictDataclassError, KeyError, TypeError, ValueError) as error:
+        text = " ".join(str(error).split())
+        raise UserError(f"transformers refuses the {plain['model_type']} config: {text}") from None
 
 
 @cache
 def _read(path: str) -> Mapping[str, Any]:
-    file = Path(path).expanduser() / "config.json"
+    file = Path(path) / "config.json"
     if not file.is_file():
         file = _download(path)
     try:
@@ -34,7 +58,7 @@ def _read(path: str) -> Mapping[str, Any]:
         raise UserError(
             Problem(message=f"cannot be read as JSON: {error}", file=str(file))
         ) from None
-    if not isinstance(plain, dict) or "model_type" not in {**plain, **plain.get("text_config", {})}:
+    if not isinstance(plain, dict) or "model_type" not in plain:
         raise UserError(Problem(message="is not a transformers config", file=str(file)))
     return plain
 

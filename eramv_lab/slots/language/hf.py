@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from eramv_lab.registry import LANGUAGE
 from eramv_lab.shapes import Dims, LanguageDims
-from eramv_lab.slots.hub import config_of
+from eramv_lab.slots.hub import config_of, shape_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -60,10 +60,9 @@ def build_hf(config: HfLanguageConfig, dims: Dims) -> nn.Module:
 
 def from_plain(plain: Mapping[str, Any]) -> nn.Module:
     """A transformers decoder from a plain config."""
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoModel
 
-    rest = {k: v for k, v in plain.items() if k not in ("model_type", "architectures", "dtype")}
-    return AutoModel.from_config(AutoConfig.for_model(plain["model_type"], **rest))
+    return AutoModel.from_config(shape_of(plain))
 
 
 def check_language(plain: Mapping[str, Any]) -> Iterator[str]:
@@ -82,11 +81,13 @@ def check_language(plain: Mapping[str, Any]) -> Iterator[str]:
     heads, kv = plain["num_attention_heads"], _kv_heads(plain)
     if heads % kv:
         yield f"{heads} heads cannot share {kv} key-value heads evenly"
+    if plain.get("mlp_bias"):
+        yield "mlp_bias true: a feed-forward with biases is not supported"
 
 
 def _kv_heads(plain: Mapping[str, Any]) -> int:
     default = {"mistral": 8, "qwen2": 32, "qwen3": 32}.get(plain["model_type"])
-    return plain.get("num_key_value_heads") or default or plain["num_attention_heads"]
+    return plain.get("num_key_value_heads", default) or plain["num_attention_heads"]
 
 
 def dims_of(plain: Mapping[str, Any]) -> LanguageDims:
@@ -97,7 +98,7 @@ def dims_of(plain: Mapping[str, Any]) -> LanguageDims:
         )
     family = plain["model_type"]
     heads, width = plain["num_attention_heads"], plain["hidden_size"]
-    bias = bool(plain.get("attention_bias", False))
+    bias = family in ("llama", "qwen3") and bool(plain.get("attention_bias", False))
     return LanguageDims(
         width=width,
         layers=plain["num_hidden_layers"],
@@ -108,7 +109,7 @@ def dims_of(plain: Mapping[str, Any]) -> LanguageDims:
         vocab=plain["vocab_size"],
         tied=bool(plain.get("tie_word_embeddings", False)),
         qkv_bias=family == "qwen2" or bias,
-        out_bias=family != "qwen2" and bias,
+        out_bias=bias,
         qk_norm=family == "qwen3",
     )
 

@@ -12,13 +12,18 @@ from torch import Tensor, nn
 from eramv_lab.registry import VISION
 from eramv_lab.shapes import Dims, Op, VisionDims, attention, linear
 from eramv_lab.slots.contracts import Need, Patches
-from eramv_lab.slots.hub import config_of
+from eramv_lab.slots.hub import config_of, shape_of
 
 if TYPE_CHECKING:
     from eramv_lab.recipe.model_spec import ModelSpec
 
-FAMILIES = ("clip_vision_model", "siglip_vision_model", "dinov2")
-NEEDED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "image_size", "patch_size")
+SIZES = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "image_size": 224}
+DEFAULTS: dict[str, dict[str, int]] = {
+    "clip_vision_model": SIZES | {"patch_size": 32, "intermediate_size": 3072},
+    "siglip_vision_model": SIZES | {"patch_size": 16, "intermediate_size": 3072},
+    "dinov2": SIZES | {"patch_size": 14, "mlp_ratio": 4},
+}
+"""Sizes by family, as transformers has them: a config.json leaves out those that are its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,19 +38,16 @@ class HfVisionConfig:
     """Which entry of `hidden_states` the features are (-1 is the last layer's output)."""
 
     def hf(self) -> Mapping[str, Any]:
-        """The transformers config, plain."""
-        return config_of(self.path, self.config, "vision_config")
+        """The transformers config, plain, its sizes written out."""
+        plain = config_of(self.path, self.config, "vision_config")
+        return {**DEFAULTS.get(str(plain.get("model_type")), {}), **plain}
 
     def check(self, spec: ModelSpec) -> Iterator[str]:
         """Problems: families we do not run, missing sizes, a layer that is not there."""
         plain = self.hf()
-        family = plain.get("model_type")
-        if family not in FAMILIES:
-            yield f"model_type {family!r} is not one of {', '.join(FAMILIES)}"
-        missing = [key for key in NEEDED if key not in plain]
-        if missing:
-            yield f"the tower's config lacks {', '.join(missing)}"
-        elif not -plain["num_hidden_layers"] <= self.feature_layer <= -1:
+        wrong = list(check_tower(plain))
+        yield from wrong
+        if not wrong and not -plain["num_hidden_layers"] <= self.feature_layer <= -1:
             yield (
                 f"feature_layer {self.feature_layer}: expected -1 to -{plain['num_hidden_layers']}"
             )
@@ -53,7 +55,7 @@ class HfVisionConfig:
     def dims(self) -> VisionDims:
         """Sizes of the tower, up to the features."""
         plain = self.hf()
-        if any(key not in plain for key in NEEDED) or plain.get("model_type") not in FAMILIES:
+        if list(check_tower(plain)):
             return VisionDims(  # a stand-in: `check` reports what is wrong with this config
                 image=1, grid=(1, 1), width=1, heads=1, ffn=1, layers=1, has_cls=True
             )
@@ -110,6 +112,25 @@ class HfVisionConfig:
         return embed + norms + layers * layer
 
 
+def check_tower(plain: Mapping[str, Any]) -> Iterator[str]:
+    """Problems of a plain transformers config of a tower."""
+    family = plain.get("model_type")
+    if family not in DEFAULTS:
+        yield f"model_type {family!r} is not one of {', '.join(DEFAULTS)}"
+        return
+    for key in DEFAULTS[family]:
+        if not isinstance(plain[key], int) or plain[key] < 1:
+            yield f"{key} is {plain[key]!r}, expected a whole number >= 1"
+            return
+    if plain["hidden_size"] % plain["num_attention_heads"]:
+        yield (
+            f"hidden_size {plain['hidden_size']} is not a multiple of "
+            f"{plain['num_attention_heads']} heads"
+        )
+    if plain["patch_size"] > plain["image_size"]:
+        yield f"patch_size {plain['patch_size']} is larger than image_size {plain['image_size']}"
+
+
 def _ffn(plain: Mapping[str, Any]) -> int:
     if plain["model_type"] != "dinov2":
         return plain["intermediate_size"]
@@ -127,15 +148,12 @@ class HfVision(nn.Module):
 
     def __init__(self, config: HfVisionConfig, dims: Dims) -> None:
         super().__init__()
-        from transformers import AutoConfig, AutoModel
+        from transformers import AutoModel
 
         plain = dict(config.hf())
-        family = plain.pop("model_type")
-        if family == "siglip_vision_model":
+        if plain["model_type"] == "siglip_vision_model":
             plain["vision_use_head"] = False
-        for key in ("architectures", "dtype"):
-            plain.pop(key, None)
-        self.tower: Any = AutoModel.from_config(AutoConfig.for_model(family, **plain))
+        self.tower: Any = AutoModel.from_config(shape_of(plain))
         self.dims = dims.vision
 
     def forward(self, pixels_NCHW: Tensor, need: Need = Need.NONE) -> Patches:

@@ -1,0 +1,1 @@
+"""The composed model: built from folders, configured, laid out, cached, generating, processing."""
