@@ -25,7 +25,7 @@ COLUMNS = (
     *("params.`arm`", "params.`seed`", "params.`anchors`", "params.`selector`", "params.`band`"),
     *("params.`bridge`", "params.`sharing`", "params.`reducer`", "tags.`eramv.study`"),
 )
-AXES = ("anchors", "selector", "band_start", "band_length", "bridge", "sharing", "reducer")
+AXES = ("selector", "anchors", "band", "bridge", "sharing", "reducer")  # every fit has them
 CURVES = ("val/accuracy", "val/loss", "train/loss", "train/lr")
 
 
@@ -77,17 +77,18 @@ def studies_of(uri: str) -> list[tuple[str, str]]:
 
 def view_state(study: str) -> dict[str, Any]:
     """State of the page: the study's fits by accuracy, with the charts that compare them."""
-    price, axes, curves = (_section(study, name) for name in ("Price", "Choices", "Curves"))
+    # MLflow 3.17 shows every section but the first: that one stays empty
+    first, both, curves = (_section(study, name) for name in ("First", "Comparison", "Curves"))
     charts = [
         _chart(
-            price,
+            both,
             "SCATTER",
             "accuracy against prefill TFLOPs",
             xaxis={"key": "prefill_tflops", "type": "METRIC"},
             yaxis={"key": "accuracy", "type": "METRIC"},
         ),
         _chart(
-            axes,
+            both,
             "PARALLEL",
             "what was chosen, and the accuracy",
             selectedParams=list(AXES),
@@ -109,7 +110,7 @@ def view_state(study: str) -> dict[str, Any]:
         "columnWidths": {},
         "runsHiddenMode": "SHOWALL",
         "compareRunCharts": charts,
-        "compareRunSections": [price, axes, curves],
+        "compareRunSections": [first, both, curves],
         "viewMaximized": False,
         "runListHidden": False,
         "isAccordionReordered": False,

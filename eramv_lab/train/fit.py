@@ -20,6 +20,7 @@ from eramv_lab.cost.measure import measure
 from eramv_lab.data.collate import IGNORED
 from eramv_lab.data.module import LabData
 from eramv_lab.evaluate.generate import Evaluation, evaluate
+from eramv_lab.recipe.model_spec import parse_model
 from eramv_lab.track.curves import CurveWriter
 from eramv_lab.track.params import short_params
 from eramv_lab.track.store import StudyRun, finish_fit, start_fit
@@ -219,7 +220,7 @@ class _Tracked:
         try:
             study = StudyRun(**parent)
             tags = {"eramv.hash": plan["hash"], "eramv.recipe": str(folder / "recipe.yaml")}
-            params = short_params(plan["recipe"])
+            params = short_params(plan["recipe"], anchors=_anchor_patches(plan["recipe"]))
             self.run_id = start_fit(study, plan["arm"], plan["seed"], params, tags)
             self.uri = study.uri
         except Exception as error:
@@ -240,6 +241,14 @@ class _Tracked:
             )
         except Exception as error:
             warnings.warn(f"MLflow did not take the result: {error!r}", stacklevel=2)
+
+
+def _anchor_patches(recipe: Mapping[str, Any]) -> int:
+    """Anchors of a resolved arm, CLS apart; `all` has no number of its own to show."""
+    spec = parse_model(recipe["model"], [])
+    if spec is None or spec.anchors is None:
+        return 0
+    return spec.dims().anchors - int(spec.anchors.takes_cls)
 
 
 def _now() -> str:
