@@ -269,3 +269,9 @@ def main() -> None:
     except BrokenPipeError:  # the reader has gone, as in `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:  # a folder that is a file, or may not be written; a full disk
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        mendable = (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
+        sys.exit(2 if isinstance(error, mendable) else 1)

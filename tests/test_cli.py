@@ -158,6 +158,7 @@ BAD = [
     (["fit", "small.yaml", "--sed", "1"], "--sed"),
     (["fit", "small.yaml", "--seed", "one"], "--seed"),
     (["fit", "small.yaml", "--workers", "0"], "--workers"),
+    (["fit", "small.yaml", "--runs", "bad.yaml"], "bad.yaml/small: Not a directory"),
     (["fit", "two.yaml", "--arm", "aa"], "did you mean: a"),
     (["fit", "small.yaml", "train.step=3"], "did you mean: steps"),
     (["fit", "small.yaml", "train.steps=many"], "command line: train.steps"),
