@@ -68,3 +68,12 @@ def test_the_component_works_in_fifteen_lines(tmp_path):
     )
     assert result.returncode == 0, result.stderr
     assert '"visual_tokens": 8' in result.stdout
+
+
+def test_the_python_runs(tmp_path, monkeypatch):
+    code = next(block for block in blocks("python") if "build_model" in block)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "experiments").symlink_to(ROOT / "experiments")
+    names: dict[str, object] = {}
+    exec(code, names)
+    assert type(names["model"]).__name__ == "EramvForConditionalGeneration"
