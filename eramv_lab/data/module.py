@@ -22,7 +22,7 @@ from eramv_lab.data.shards import Asked
 from eramv_lab.errors import Problem, UserError
 from eramv_lab.recipe.model_spec import ModelSpec, parse_model
 from eramv_lab.recipe.parse import parse_config
-from eramv_lab.recipe.schema import DataConfig, EvaluateConfig, TrainConfig, parse_data
+from eramv_lab.recipe.schema import DataConfig, EvaluateConfig, TrainConfig, check_sizes, parse_data
 
 
 @dataclass(frozen=True)
@@ -195,9 +195,8 @@ def _parse(arm: Mapping[str, Any]) -> tuple[ModelSpec, DataConfig, TrainConfig, 
     data = parse_data(arm.get("data", {}), problems)
     train = parse_config(TrainConfig, arm.get("train", {}), "train", problems)
     evaluate = parse_config(EvaluateConfig, arm.get("evaluate", {}), "evaluate", problems)
-    if train and data and train.questions > data.world.questions:
-        message = f"{train.questions} questions asked of an image, it has {data.world.questions}"
-        problems.append(Problem(message=message, key="train.questions"))
+    if data and train and evaluate:
+        problems += check_sizes(data, train, evaluate)
     if problems or not (spec and data and train and evaluate):
         raise UserError(problems)
     return spec, data, train, evaluate

@@ -70,7 +70,7 @@ class ShardDataset(Dataset[Sample]):
                 raise damaged(self.folder, f"sample {key!r} needs an image and a json member")
         self.keys = list(members)
         self._members = list(members.values())
-        if len(self.keys) != (told := self.manifest.counts(split)["scenes"]):
+        if len(self.keys) != (told := self.manifest.counts(split)["samples"]):
             raise damaged(self.folder, f"{len(self.keys)} samples, the manifest says {told}")
 
     @property

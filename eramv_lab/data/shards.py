@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from eramv_lab.errors import Problem, UserError
+from eramv_lab.errors import LabError, Problem, UserError
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 
 
@@ -33,6 +33,8 @@ class Asked(NamedTuple):
     question: str
     answer: str
     type: str
+    follows: bool = False
+    """Whether it goes on from the question before it: a later turn of the same conversation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +42,7 @@ class ShardInfo:
     """One tar file: what it is called, what it holds, and the hash of its bytes."""
 
     name: str
-    scenes: int
+    samples: int
     bytes: int
     sha256: str
     types: dict[str, int] = field(default_factory=dict[str, int])
@@ -62,11 +64,11 @@ class Manifest:
         return hashlib.sha256("".join(s.sha256 for s in self.splits[split]).encode()).hexdigest()
 
     def counts(self, split: str) -> dict[str, Any]:
-        """Scenes, questions and questions by type of a split."""
+        """Samples, questions and questions by type of a split."""
         shards = self.splits[split]
         types = sum((Counter(s.types) for s in shards), Counter[str]())
         return {
-            "scenes": sum(s.scenes for s in shards),
+            "samples": sum(s.samples for s in shards),
             "questions": types.total(),
             "types": dict(sorted(types.items())),
         }
@@ -122,6 +124,17 @@ class Manifest:
             raise UserError([p for error in found for p in error.problems])
 
 
+class BrokenSample(LabError):
+    """One sample that cannot be used: its key and why. Whoever reads many goes on without it."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(f"{key}: {reason}")
+        self.key, self.reason = key, reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.key, self.reason)
+
+
 def damaged(path: Path, message: str) -> UserError:
     """The error of a file that cannot be used, saying where it is."""
     return UserError(Problem(message=message, file=str(path)))
@@ -139,26 +152,33 @@ def encode_sample(
     """The members of one sample by their endings: a PNG of the uint8 image, and its JSON."""
     png = io.BytesIO()
     Image.fromarray(image_HWC).save(png, "PNG", compress_level=1)
-    plain = {"questions": [a._asdict() for a in asked], "objects": list(objects)}
+    plain = {"questions": [_plain(a) for a in asked], "objects": list(objects)}
     return {"png": png.getvalue(), "json": json.dumps(plain, separators=(",", ":")).encode()}
+
+
+def _plain(asked: Asked) -> dict[str, Any]:
+    plain = asked._asdict()
+    if not asked.follows:
+        del plain["follows"]
+    return plain
 
 
 def write_shard(
     path: Path, samples: Iterable[tuple[str, np.ndarray, list[Asked], list[dict[str, Any]]]]
 ) -> ShardInfo:
     """Write one tar of (key, image, questions, objects); owner, mode and time are constant."""
-    scenes, types = 0, Counter[str]()
+    count, types = 0, Counter[str]()
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
         for key, image_HWC, asked, objects in samples:
             for ending, content in encode_sample(image_HWC, asked, objects).items():
                 member = tarfile.TarInfo(f"{key}.{ending}")
                 member.size, member.mode = len(content), 0o444
                 tar.addfile(member, io.BytesIO(content))
-            scenes += 1
+            count += 1
             types.update(a.type for a in asked)
     return ShardInfo(
         name=path.name,
-        scenes=scenes,
+        samples=count,
         bytes=path.stat().st_size,
         sha256=sha256_of(path),
         types=dict(sorted(types.items())),

@@ -18,6 +18,7 @@ from eramv_lab.recipe.parse import choice, plain
 from eramv_lab.recipe.schema import (
     NEUTRAL,
     SECTIONS,
+    SOURCES,
     BaseRef,
     CostConfig,
     DataConfig,
@@ -26,6 +27,7 @@ from eramv_lab.recipe.schema import (
     TrainerConfig,
     check_sizes,
     parse_section,
+    steps_of,
 )
 
 TOP = ("question", "plugins", "model", *SECTIONS, "seeds", "seed", "expect", "matched", "extends")
@@ -60,6 +62,8 @@ class Arm:
     def plain(self) -> dict[str, Any]:
         """The arm as a recipe writes it, every key given: reads back to the same arm."""
         sections = {name: plain(getattr(self, name)) for name in SECTIONS}
+        for source in SOURCES.keys() - {self.data.type}:
+            del sections["data"][source]
         more: dict[str, Any] = {"matched": dict(self.matched)} if self.matched else {}
         if self.seed is not None:
             more["seed"] = self.seed
@@ -75,6 +79,9 @@ class Arm:
                 for key, value in self.plain[section].items()
                 if f"{section}.{key}" not in NEUTRAL
             }
+        known = self.data.source.identity()
+        if known is not None:
+            kept["data"][self.data.type] = known
         start = self.base_recipe.hash if self.base_recipe else None
         seed = self.base.seed if self.base_recipe else None
         kept["base"] = {"base": start, "seed": seed, "arm": self.parent and self.parent.hash}
@@ -149,6 +156,11 @@ class Resolver:
         spec = _model(data, problems)
         if spec is None or problems or None in matched.values():
             return None
+        steps = steps_of(parts["data"], parts["train"], parts["trainer"])
+        if isinstance(steps, Problem):
+            problems.append(steps)
+            return None
+        parts["train"] = replace(parts["train"], steps=steps)
         arm = Arm(name=name, spec=spec, matched=matched, **parts)
         problems += check_sizes(arm.data, arm.train, arm.evaluate)
         return self._started(arm, problems)

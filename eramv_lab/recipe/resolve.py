@@ -92,7 +92,7 @@ def load_recipe(
     problems += resolver.problems
     expect = top.get("expect") or {}
     found = []
-    types = {t for arm in arms.values() for t in getattr(arm.data.world, "mix", ())}
+    types = {t for arm in arms.values() for t in arm.data.source.types()}
     check_expect(expect, document.arms, sorted(types), found)
     problems += [_placed(p, document.shared) for p in found]
     if problems:

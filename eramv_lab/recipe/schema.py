@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -18,7 +18,11 @@ Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Role = Literal["frozen", "full"]
 
-SOURCES = {"world": "eramv_lab.data.world.config:WorldConfig"}
+SOURCES = {
+    "world": "eramv_lab.data.world.config:WorldConfig",
+    "shards": "eramv_lab.data.sources:ShardsConfig",
+    "stream": "eramv_lab.data.sources:StreamConfig",
+}
 """Config class of each data `type`, by name: recipes do not import `data`."""
 
 
@@ -30,8 +34,24 @@ class DataConfig:
     """Where the examples come from; its settings stand below a key of the same name."""
     folder: str = "data"
     """Folder of the made shards and the cached features."""
+    square: Literal["pad", "crop", "processor"] = "pad"
+    """How a picture becomes the tower's square: `pad` with the tower's mean colour, `crop` the
+    middle, or the tower's own image `processor`."""
+    cache_gib: Annotated[float, Field(ge=0)] = 8.0
+    """Features of a frozen tower are kept where a split's need no more than this; 0: never."""
+    max_broken: Share = 0.01
+    """Share of samples read that may be broken (they are left out and named) before a fit stops."""
     world: Any = None
     """Settings of the made world (`describe world`)."""
+    shards: Any = None
+    """A folder that `data import` has written (`describe shards`)."""
+    stream: Any = None
+    """Remote shards (`describe stream`)."""
+
+    @property
+    def source(self) -> Any:
+        """The settings of its `type`."""
+        return getattr(self, self.type)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,10 +88,17 @@ class TrainConfig:
 
     steps: Whole = 200
     """Steps of the optimizer; 0 takes the starting weights as they are."""
+    epochs: Positive | None = None
+    """Passes over the training split, in place of `steps`, which then follows."""
     images: Count = 16
     """Images per step and device."""
     questions: Count = 8
-    """Questions asked of an image in a step, packed behind its one prefix."""
+    """Questions asked of an image in a step, packed behind its one prefix; of a conversation, its
+    first turns."""
+    max_tokens: Count = 2048
+    """Longest row of the sequence; what is longer is cut at its end."""
+    by_length: bool = False
+    """Batches of samples of about one length, those without an image apart."""
     optimizer: Literal["adamw", "muon"] = "muon"
     """`muon`: Muon for the matrices of hidden layers, AdamW for everything else."""
     lr: Positive = 5e-4
@@ -100,6 +127,8 @@ class TrainConfig:
     """Steps between two points of the training curves."""
     workers: Whole = 0
     """Processes that read data."""
+    checkpoint_every: Whole = 100
+    """Steps between two checkpoints, from which a fit that was cut off goes on; 0: none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,8 +163,8 @@ class TrainerConfig:
     """Devices of one fit."""
     nodes: Count = 1
     """Machines of one fit."""
-    strategy: str = "auto"
-    """Lightning's strategy: auto, ddp, fsdp, ..."""
+    strategy: Literal["auto", "ddp", "ddp_find_unused_parameters_true", "fsdp2"] = "auto"
+    """Lightning's strategy for several devices; `fsdp2` shards weights and optimizer."""
     precision: Literal["32-true", "bf16-mixed", "bf16-true", "16-mixed"] = "32-true"
     """Lightning's precision."""
     threads: Count = 1
@@ -152,7 +181,11 @@ SECTIONS: dict[str, type[Any]] = {
 }
 
 NEUTRAL = frozenset(
-    {"data.folder", "train.log_every", "train.workers", "trainer.accelerator", "trainer.threads"}
+    {
+        *("data.folder", "data.cache_gib", "data.max_broken"),
+        *("train.log_every", "train.workers", "train.checkpoint_every"),
+        *("trainer.accelerator", "trainer.threads"),
+    }
 )
 """Keys that change no result: a run's hash does not know them."""
 
@@ -191,7 +224,7 @@ def parse_data(section: Mapping[str, Any], problems: list[Problem]) -> DataConfi
     problems += wrong
     if common is None or wrong:
         return None
-    return DataConfig(type=common.type, folder=common.folder, **{kind: settings})
+    return replace(common, **{kind: settings})
 
 
 def parse_section(name: str, values: object, problems: list[Problem]) -> Any:
@@ -206,6 +239,7 @@ def check_sizes(
     data: DataConfig, train: TrainConfig, evaluate: EvaluateConfig
 ) -> Iterator[Problem]:
     """Problems: more asked for than the data has."""
+    sizes = data.source.sizes()
     wanted = (
         ("train.images", train.images, "train", "images"),
         ("train.questions", train.questions, "questions", "questions an image"),
@@ -213,6 +247,19 @@ def check_sizes(
         ("evaluate.images", evaluate.images or 0, "test", "held-out images"),
     )
     for key, number, place, what in wanted:
-        there = getattr(data.world, place, number)
+        there = sizes.get(place, number)
         if number > there:
-            yield Problem(message=f"{number} is more than data.world's {there} {what}", key=key)
+            message = f"{number} is more than data.{data.type}'s {there} {what}"
+            yield Problem(message=message, key=key)
+
+
+def steps_of(data: DataConfig, train: TrainConfig, trainer: TrainerConfig) -> int | Problem:
+    """Steps of the optimizer: those given, or those of so many epochs."""
+    if train.epochs is None:
+        return train.steps
+    images = data.source.sizes().get("train")
+    if images is None or trainer.devices == "auto":
+        what = "a stream" if images is None else "trainer.devices auto"
+        return Problem(message=f"unknown with {what}: give train.steps", key="train.epochs")
+    each = train.images * train.accumulate * trainer.devices * trainer.nodes
+    return max(1, round(train.epochs * (images // each)))

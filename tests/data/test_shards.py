@@ -39,7 +39,7 @@ def test_manifest_tells_what_the_shards_hold(folder):
     assert manifest["config"]["seed"] == 7
     for split, scenes in (("train", 40), ("test", 10)):
         told = manifest["splits"][split]
-        assert told["scenes"] == scenes == len(ShardDataset(folder, split))
+        assert told["samples"] == scenes == len(ShardDataset(folder, split))
         assert told["questions"] == 4 * scenes == sum(told["types"].values())
         for shard in told["shards"]:
             assert sha256_of(folder / shard["name"]) == shard["sha256"]
@@ -152,5 +152,5 @@ def write_foreign(folder: Path, members: dict[str, bytes], *infos: tarfile.TarIn
             tar.addfile(info, io.BytesIO(content))
         for info in infos:
             tar.addfile(info)
-    shard = ShardInfo(name=path.name, scenes=1, bytes=path.stat().st_size, sha256=sha256_of(path))
+    shard = ShardInfo(name=path.name, samples=1, bytes=path.stat().st_size, sha256=sha256_of(path))
     Manifest(config={}, splits={"train": [shard]}).save(folder)

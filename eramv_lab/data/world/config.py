@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 TYPES: tuple[str, ...] = (
     "digit",
@@ -102,3 +103,15 @@ class WorldConfig:
                 yield f"{name} is {getattr(self, name)}, must be at least 1"
         if self.seed < 0:
             yield f"seed is {self.seed}, must not be negative"
+
+    def sizes(self) -> dict[str, int]:
+        """Samples of each split, and questions of a sample."""
+        return {"train": self.train, "test": self.test, "questions": self.questions}
+
+    def types(self) -> list[str]:
+        """Question types of the splits."""
+        return sorted(self.mix)
+
+    def identity(self) -> Any:
+        """What the data is, for a run's hash; None: these keys say it."""
+        return None
