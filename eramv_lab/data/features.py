@@ -2,7 +2,8 @@
 
 `<root>/features/<key>/<number>.safetensors`; the key is a hash of the tower (config and weights),
 the preprocessing and the data, so that nothing stale can be read. One process computes, others
-wait for it.
+wait for it. `index.json` says which row is whose: a sample without an image has none, nor has one
+whose image does not decode.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ from torch import Tensor, nn
 from eramv_lab.data.files import locked, made_beside, progress
 from eramv_lab.data.pixels import Pixels
 from eramv_lab.data.reader import ShardDataset
-from eramv_lab.data.shards import damaged
+from eramv_lab.data.shards import BrokenSample, damaged
 from eramv_lab.recipe.parse import to_plain
 from eramv_lab.registry import VISION
 from eramv_lab.slots.contracts import Need, Patches
 
-FORMAT = 1
+FORMAT = 2
+INDEX = "index.json"
 FILE_BYTES = 2**29
 """Most bytes of states in one file, so that writing needs little memory."""
 
@@ -41,11 +43,16 @@ class FeatureStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        index = _read_index(folder)
+        self._rows: dict[int, int] = {sample: row for row, sample in enumerate(index["samples"])}
+        self.broken = [BrokenSample(key, reason) for key, reason in index["broken"]]
+        """Samples whose image could not be decoded."""
         self._parts = [_read(path) for path in sorted(folder.glob("*.safetensors"))]
-        if not self._parts:
-            raise damaged(folder, "no features here")
         sizes = [len(part["states"]) for part in self._parts]
-        self._size, self._length = sizes[0], sum(sizes)
+        self._size, self._length = sizes[0] if sizes else 1, sum(sizes)
+        if self._length != len(self._rows):
+            told = f"{self._length} rows, the index says {len(self._rows)}"
+            raise damaged(folder, f"{told}; remove this folder")
 
     @classmethod
     def open(
@@ -53,6 +60,7 @@ class FeatureStore:
         dataset: ShardDataset,
         tower: nn.Module,
         vision: Any,
+        pixels: Pixels | None = None,
         *,
         root: Path | str = "data",
         batch: int = 64,
@@ -61,26 +69,31 @@ class FeatureStore:
         """The store of `tower`'s features of `dataset`; computed first where it is missing.
 
         `vision` is the config of the tower, which runs where its weights are, in their dtype and
-        in eval mode, and is put back as it was.
+        in eval mode, and is put back as it was. `pixels`: default the tower's own.
         """
-        key = _key(dataset, tower, vision)
+        pixels = pixels or Pixels.of(vision)
+        key = _key(dataset, tower, vision, pixels)
         folder = Path(root) / "features" / key
         if not folder.exists():
             with locked(folder):
                 if not folder.exists():
                     with made_beside(folder) as fresh:
-                        _compute(dataset, tower, vision, fresh, batch, shown)
+                        _compute(dataset, tower, vision, pixels, fresh, batch, shown)
         return cls(folder)
 
     def __len__(self) -> int:
         """Images."""
         return self._length
 
+    def has(self, index: int) -> bool:
+        """Whether the sample at `index` has features."""
+        return index in self._rows
+
     def batch(
         self, indices: Sequence[int], dtype: torch.dtype = torch.float32
     ) -> dict[str, Tensor]:
-        """`vision_features` of the images at `indices`, in `dtype`: states, cls, cls_attention."""
-        where = [divmod(index, self._size) for index in indices]
+        """`vision_features` of the samples at `indices`, in `dtype`: states, cls, cls_attention."""
+        where = [divmod(self._rows[index], self._size) for index in indices]
         if len(self._parts) == 1:
             rows = torch.tensor([row for _, row in where], dtype=torch.long)
             return {name: value[rows].to(dtype) for name, value in self._parts[0].items()}
@@ -98,12 +111,30 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise damaged(path, f"damaged features ({error}); remove this folder") from None
 
 
-def _key(dataset: ShardDataset, tower: nn.Module, vision: Any) -> str:
+def size_of(dataset: ShardDataset, vision: Any) -> int:
+    """Bytes of the features of a split."""
+    dims = vision.dims()
+    each = 2 * dims.patches * dims.width
+    if dims.has_cls:
+        each += 2 * dims.width + 4 * dims.heads * dims.patches
+    return each * sum(dataset.has_image(i) for i in range(len(dataset)))
+
+
+def _read_index(folder: Path) -> dict[str, Any]:
+    file = folder / INDEX
+    try:
+        index = json.loads(file.read_text(encoding="utf-8"))
+        return {"samples": list(index["samples"]), "broken": list(index["broken"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise damaged(file, f"damaged features ({error!r}); remove this folder") from None
+
+
+def _key(dataset: ShardDataset, tower: nn.Module, vision: Any, pixels: Pixels) -> str:
     identity = {
         "format": FORMAT,
         "tower": to_plain(vision, VISION),
         "weights": weights_hash(tower),
-        "pixels": asdict(Pixels.of(vision)),
+        "pixels": asdict(pixels),
         "data": dataset.hash,
     }
     text = json.dumps(identity, sort_keys=True, default=str)
@@ -120,17 +151,30 @@ def weights_hash(module: nn.Module) -> str:
 
 
 def _compute(
-    dataset: ShardDataset, tower: nn.Module, vision: Any, folder: Path, batch: int, shown: bool
+    dataset: ShardDataset,
+    tower: nn.Module,
+    vision: Any,
+    pixels: Pixels,
+    folder: Path,
+    batch: int,
+    shown: bool,
 ) -> None:
     held: list[dict[str, Tensor]] = []
     files, per_file = 0, 0
-    training = tower.training
+    samples: list[int] = []
+    broken: list[BrokenSample] = []
+    training, weight = tower.training, next(tower.parameters())
+    need = Need.CLS | Need.CLS_ATTENTION if vision.dims().has_cls else Need.NONE
     tower.eval()
     try:
-        for part in _passes(dataset, tower, vision, batch, shown):
-            # every file but the last holds as many images, so that an index names its file
-            per_file = per_file or max(1, FILE_BYTES // part["states"].nbytes)
-            held.append(part)
+        for part in _whole(dataset, batch, broken, shown):
+            images = pixels([image for _, image in part])
+            with torch.inference_mode():
+                seen = _features(tower(images.to(weight.device, weight.dtype), need))
+            samples += [sample for sample, _ in part]
+            # every file but the last holds as many images, so that a row names its file
+            per_file = per_file or max(1, FILE_BYTES // seen["states"].nbytes)
+            held.append(seen)
             if len(held) == per_file:
                 _write(folder, files, held)
                 files, held = files + 1, []
@@ -138,18 +182,26 @@ def _compute(
             _write(folder, files, held)
     finally:
         tower.train(training)
+    index = {"samples": samples, "broken": [(b.key, b.reason) for b in broken]}
+    (folder / INDEX).write_text(json.dumps(index), encoding="utf-8")
 
 
-def _passes(
-    dataset: ShardDataset, tower: nn.Module, vision: Any, batch: int, shown: bool
-) -> Iterator[dict[str, Tensor]]:
-    pixels, weight = Pixels.of(vision), next(tower.parameters())
-    need = Need.CLS | Need.CLS_ATTENTION if vision.dims().has_cls else Need.NONE
-    starts = range(0, len(dataset), batch)
-    for start in progress(starts, len(starts), "vision features", shown=shown):
-        images = [dataset.image(i) for i in range(start, min(start + batch, len(dataset)))]
-        with torch.inference_mode():
-            yield _features(tower(pixels(images).to(weight.device, weight.dtype), need))
+def _whole(
+    dataset: ShardDataset, batch: int, broken: list[BrokenSample], shown: bool
+) -> Iterator[list[tuple[int, Any]]]:
+    """The images that decode, with their samples, `batch` at a time; `broken` gets the others."""
+    pictured = [i for i in range(len(dataset)) if dataset.has_image(i)]
+    part: list[tuple[int, Any]] = []
+    for sample in progress(pictured, len(pictured), "vision features", shown=shown):
+        try:
+            part.append((sample, dataset.image(sample)))
+        except BrokenSample as error:
+            broken.append(error)
+        if len(part) == batch:
+            yield part
+            part = []
+    if part:
+        yield part
 
 
 def _features(patches: Patches) -> dict[str, Tensor]:

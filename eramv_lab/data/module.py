@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,87 +11,52 @@ from lightning.pytorch import LightningDataModule
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from eramv_lab.data.collate import Batch, Collator, can_pack
-from eramv_lab.data.features import FeatureStore
+from eramv_lab.data.collate import Collator, can_pack
+from eramv_lab.data.examples import Examples, PromptBatch, TrainBatch
+from eramv_lab.data.features import FeatureStore, size_of
 from eramv_lab.data.make import make_data
 from eramv_lab.data.order import Batches
 from eramv_lab.data.pixels import Pixels
 from eramv_lab.data.reader import ShardDataset
 from eramv_lab.data.shards import Asked
-from eramv_lab.errors import Problem, UserError
+from eramv_lab.data.words import words_of
+from eramv_lab.errors import LabError, Problem, UserError
 from eramv_lab.recipe.model_spec import ModelSpec, parse_model
 from eramv_lab.recipe.parse import parse_config
-from eramv_lab.recipe.schema import DataConfig, EvaluateConfig, TrainConfig, check_sizes, parse_data
+from eramv_lab.recipe.schema import (
+    DataConfig,
+    EvaluateConfig,
+    TrainConfig,
+    check_sizes,
+    parse_data,
+)
+
+NAMED = 10
+"""Broken samples that an error names."""
 
 
-@dataclass(frozen=True)
-class Fetched:
-    """Some images of a split, as the model sees them, and their questions."""
+def local_folder(data: DataConfig, split: str, *, shown: bool = True) -> Path:
+    """The folder of shards that holds a split; made, or copied from a stream, where it must be."""
+    if data.type == "world":
+        return make_data(data.source, data.folder, shown=shown)
+    if data.type == "shards":
+        return Path(data.source.path).expanduser()
+    from eramv_lab.data.stream import held_out  # webdataset is slow to import
 
-    vision: Batch
-    """`pixel_values` [N,3,H,W], or `vision_features`."""
-    questions: list[list[Asked]]
-
-
-class Examples(Dataset[Fetched]):
-    """A split by index, with features where there is a store and pixels otherwise.
-
-    `questions`: at most so many of each image, the first ones.
-    """
-
-    def __init__(
-        self,
-        shards: ShardDataset,
-        pixels: Pixels,
-        store: FeatureStore | None = None,
-        *,
-        questions: int | None = None,
-    ) -> None:
-        self.shards, self.pixels, self.store, self.count = shards, pixels, store, questions
-
-    def __len__(self) -> int:
-        return len(self.shards)
-
-    def __getitems__(self, indices: Sequence[int]) -> Fetched:
-        """The images at `indices`, together."""
-        if self.store is not None:
-            vision: Batch = {"vision_features": self.store.batch(indices)}
-        else:
-            vision = {"pixel_values": self.pixels([self.shards.image(i) for i in indices])}
-        return Fetched(vision, [self.shards.questions(i)[: self.count] for i in indices])
-
-    def __getitem__(self, index: int) -> Fetched:
-        return self.__getitems__([index])
-
-
-@dataclass(frozen=True)
-class TrainBatch:
-    """`collate_fn` of training and validation."""
-
-    collator: Collator
-
-    def __call__(self, fetched: Fetched) -> Batch:
-        return self.collator(fetched.questions) | fetched.vision
-
-
-@dataclass(frozen=True)
-class PromptBatch:
-    """`collate_fn` of generation."""
-
-    collator: Collator
-
-    def __call__(self, fetched: Fetched) -> Batch:
-        return self.collator.prompts(fetched.questions) | fetched.vision
+    if split != "test":
+        raise ValueError("a stream has no local training split")
+    return held_out(data.source, Path(data.folder))
 
 
 class LabData(LightningDataModule):
     """Train, validation and prompt loaders of a resolved arm (plain data).
 
-    `tower`: the vision tower with its final weights. Where the recipe freezes it, its features
-    are computed once (by whoever comes first) and batches hold `vision_features` in place of
-    `pixel_values`. Every batch holds each image once; `collate.repeat_images` makes it the
-    model's. Give the Trainer `use_distributed_sampler=False`: the loaders are even by themselves.
-    Raises UserError for a recipe that is not sound or asks for more than there is.
+    `tower`: the vision tower with its final weights. Where the recipe freezes it and there is
+    room, its features are computed once (by whoever comes first) and batches hold
+    `vision_features` in place of `pixel_values`. Every batch holds each image once;
+    `collate.repeat_images` makes it the model's. Give the Trainer `use_distributed_sampler=False`:
+    the loaders are even by themselves. A sample that cannot be read is left out and named in
+    `broken`. Raises UserError for a recipe that is not sound or asks for more than there is.
     """
 
     def __init__(
@@ -106,46 +70,119 @@ class LabData(LightningDataModule):
         super().__init__()
         self.spec, self.data, self.train, self.evaluate = _parse(arm)
         self.seed, self.tower, self.shown = seed, tower, shown
+        self.words = words_of(self.spec)
         self.collator = Collator(
-            self.spec.prompt, self.spec.dims().visual or 1, pack=can_pack(self.spec)
+            self.spec.prompt,
+            self.spec.dims().visual or 1,
+            pack=can_pack(self.spec),
+            words=self.words,
+            max_tokens=self.train.max_tokens,
         )
-        self.first_step = 0
+        self.pixels = Pixels.of(self.spec.vision, self.data.square)
+        self.first_batch = 0
+        self.broken: dict[str, str] = {}
+        """Samples that could not be read, by key, and why."""
+        self._seen = 0
         self._examples: dict[str, Examples] = {}
 
-    def prepare_data(self) -> None:
-        """Make the shards where they are missing."""
-        make_data(self.data.world, self.data.folder, shown=self.shown)
+    @property
+    def streams(self) -> bool:
+        """Whether training reads a stream: then a resumed run sees other samples."""
+        return self.data.type == "stream"
 
     def setup(self, stage: str | None = None) -> None:
         """Open the splits and their features, which the first process computes."""
         for split in {"fit": ("train", "test"), None: ("train", "test")}.get(stage, ("test",)):
-            self.examples(split)
+            if not (self.streams and split == "train"):
+                self.examples(split)
 
     def examples(self, split: str) -> Examples:
         """The split as this arm sees it, all stored questions included."""
         if split not in self._examples:
-            folder = make_data(self.data.world, self.data.folder, shown=self.shown)
+            folder = local_folder(self.data, split, shown=self.shown)
             shards, store = ShardDataset(folder, split), None
-            if self.tower is not None and self.train.roles.vision == "frozen":
+            frozen = self.tower is not None and self.train.roles.vision == "frozen"
+            if frozen and size_of(shards, self.spec.vision) <= self.data.cache_gib * 2**30:
                 store = FeatureStore.open(
                     shards,
-                    self.tower,
+                    self.tower,  # type: ignore[arg-type]
                     self.spec.vision,
+                    self.pixels,
                     root=Path(self.data.folder),
                     shown=self.shown,
                 )
-            self._examples[split] = Examples(shards, Pixels.of(self.spec.vision), store)
+            self._examples[split] = Examples(shards, self.pixels, store)
+            if store is not None:
+                self.note({error.key: error.reason for error in store.broken})
         return self._examples[split]
 
-    def go_to(self, step: int) -> None:
-        """Let training begin after `step` batches of this rank, exactly where they ended."""
-        self.first_step = step
+    def some(self, count: int) -> list[tuple[list[Asked], bool]]:
+        """Questions of the first `count` training samples, and whether each has an image.
 
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Endless by epochs: each iteration is the next one, in an order of its own."""
+        Of the held-out ones where training is a stream.
+        """
+        part = self._asking("test" if self.streams else "train")
+        return part.texts(range(min(count, len(part))))
+
+    def cached(self) -> bool:
+        """Whether training reads features of the tower and not pixels."""
+        return not self.streams and self.examples("train").store is not None
+
+    def note(self, broken: Mapping[str, str]) -> None:
+        """Remember samples that could not be read.
+
+        Raises LabError where they are a larger share than `data.max_broken`.
+        """
+        self.broken |= broken
+        total = sum(len(part.shards) for part in self._examples.values())
+        if self.streams:
+            total += max(self._seen, 1000)
+        share = self.data.max_broken
+        if broken and len(self.broken) > share * total:
+            lines = [f"  {key}: {reason}" for key, reason in self.broken.items()]
+            more = [f"  and {len(lines) - NAMED} more"] if len(lines) > NAMED else []
+            head = f"{len(lines)} of {total} samples are broken, data.max_broken allows {share:.2%}"
+            raise LabError("\n".join([head, *lines[:NAMED], *more]))
+
+    def told(self) -> dict[str, Any]:
+        """What a result says of its data: where from, what was left out at import and in reading.
+
+        `skipped` and `broken` list each sample (`id`, `file`, `reason`; `key`, `reason`).
+        """
+        told: dict[str, Any] = {"type": self.data.type, "skipped": [], "broken": []}
+        manifests = {id(p.shards.manifest): p.shards for p in self._examples.values()}
+        seen: set[Path] = set()
+        for shards in manifests.values():
+            if shards.folder not in seen:
+                told["skipped"] += shards.manifest.skipped
+                seen.add(shards.folder)
+        told["broken"] = [{"key": k, "reason": r} for k, r in sorted(self.broken.items())]
+        if self.data.type == "shards":
+            told["name"] = Path(self.data.source.path).name
+        if self.streams:
+            told["resume"] = "not exactly resumable: a run that was cut off goes on with other data"
+        return told
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Take out of a batch what is not for the model."""
+        self._seen += batch.pop("samples", 0)
+        if broken := batch.pop("broken", None):
+            self.note(broken)
+        return batch
+
+    def go_to(self, batch: int) -> None:
+        """Let training begin after `batch` batches of this rank, exactly where they ended."""
+        self.first_batch = batch
+
+    def train_dataloader(self) -> Any:
+        """One iteration over the whole training: `steps x accumulate` batches, over epochs."""
+        last = self.train.steps * self.train.accumulate
+        if self.streams:
+            return self._stream(last - self.first_batch)
         part = self._asking("train")
-        batches = self._batches(len(part), self.train.images, shuffle=True)
-        batches.go_to(self.first_step)
+        lengths = part.lengths() if self.train.by_length else None
+        batches = self._batches(len(part), self.train.images, shuffle=True, lengths=lengths)
+        batches.span(min(self.first_batch, last), last)
         return self._loader(part, batches, TrainBatch(self.collator))
 
     def val_dataloader(self) -> DataLoader[Any]:
@@ -168,18 +205,22 @@ class LabData(LightningDataModule):
         whole = self.examples(split)
         return Examples(whole.shards, whole.pixels, whole.store, questions=self.train.questions)
 
-    def _batches(self, length: int, batch: int, *, shuffle: bool) -> Batches:
+    def _ranks(self) -> tuple[int, int]:
         trainer = self.trainer
-        rank, ranks = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        return (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+
+    def _batches(self, length: int, batch: int, **how: Any) -> Batches:
+        rank, ranks = self._ranks()
         try:
-            return Batches(length, batch, seed=self.seed, rank=rank, ranks=ranks, shuffle=shuffle)
+            return Batches(length, batch, seed=self.seed, rank=rank, ranks=ranks, **how)
         except ValueError as error:
             raise UserError(f"{error}: fewer devices or train.images, or more data") from None
 
-    def _loader(self, part: Examples, batches: Batches, collate: Any) -> DataLoader[Any]:
+    def _loader(self, part: Dataset[Any], batches: Batches | None, collate: Any) -> DataLoader[Any]:
         workers = self.train.workers
         return DataLoader(
             part,
+            batch_size=None if batches is None else 1,
             batch_sampler=batches,
             collate_fn=collate,
             num_workers=workers,

@@ -24,6 +24,9 @@ class CurveWriter:
     `seconds` or `points`, from a daemon thread: training never waits for the database, and a store
     that fails is a warning, not the end of a fit. Without `uri` and `run_id` only the file is
     written.
+
+    `kept`: what the file begins with (the `text` of an earlier writer, whose run goes on). MLflow
+    then gets the points it has not got yet, and none twice.
     """
 
     def __init__(
@@ -32,18 +35,28 @@ class CurveWriter:
         run_id: str | None,
         file: Path,
         *,
+        kept: str = "",
         points: int = 200,
         seconds: float = 5.0,
     ) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        self._file = file.open("w", buffering=1)
-        self._file.write(HEAD)
-        self._points, self._seconds = points, seconds
+        self._path, self._file = file, file.open("w", buffering=1)
+        self._file.write(kept or HEAD)
+        self._points, self._seconds, self._resumed = points, seconds, bool(kept)
         self._queue: queue.SimpleQueue[tuple[str, float, int, int] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         if uri and run_id:
             self._thread = threading.Thread(target=self._send_all, args=(uri, run_id), daemon=True)
             self._thread.start()
+            now = int(time.time() * 1000)
+            for line in kept.splitlines()[1:]:
+                step, name, value = line.split(",")
+                self._queue.put((name, float(value), now, int(step)))
+
+    def text(self) -> str:
+        """What the file holds now."""
+        self._file.flush()
+        return self._path.read_text()
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """One point on each named curve, at `step` (optimizer steps)."""
@@ -76,6 +89,7 @@ class CurveWriter:
         client: Any = None
         failed = False
         open_ = True
+        there: dict[str, int] = {}
         while open_:
             batch, open_ = self._gather()
             if failed or not batch:
@@ -84,6 +98,10 @@ class CurveWriter:
                 from mlflow.entities import Metric
 
                 client = client or client_of(uri)
+                if self._resumed:
+                    for name in {point[0] for point in batch} - there.keys():
+                        there[name] = last_step(client, run_id, name)
+                    batch = [point for point in batch if point[3] > there[point[0]]]
                 for i in range(0, len(batch), MOST):
                     client.log_batch(run_id, metrics=[Metric(*p) for p in batch[i : i + MOST]])
             except Exception as error:
@@ -105,3 +123,8 @@ class CurveWriter:
                 return batch, False
             batch.append(point)
         return batch, True
+
+
+def last_step(client: Any, run_id: str, name: str) -> int:
+    """The largest step that a curve has in MLflow; -1 for one that has none."""
+    return max((point.step for point in client.get_metric_history(run_id, name)), default=-1)

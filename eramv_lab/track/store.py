@@ -109,11 +109,13 @@ def start_fit(
     tags: Mapping[str, Any] | None = None,
     *,
     kind: str = "fit",
+    goes_on: bool = False,
 ) -> str:
     """Begin the run of one fit and return its id.
 
     `tags["eramv.hash"]`, the hash of the resolved recipe, tells the same fit from another one: an
-    earlier attempt at the same arm, seed and hash no longer counts as a fit.
+    earlier attempt at the same arm, seed and hash no longer counts as a fit, or, where this one
+    `goes_on` from it, its run is taken up again.
     """
     client = client_of(parent.uri)
     own = {
@@ -126,7 +128,14 @@ def start_fit(
     }
     own |= {key: str(value) for key, value in (tags or {}).items()}
     same = {key: own[key] for key in own if key.startswith("eramv.") and key in SAME_FIT}
-    for earlier in _search(client, parent.experiment_id, same):
+    attempts = _search(client, parent.experiment_id, same)
+    if goes_on and attempts:
+        run_id = attempts[0].info.run_id
+        client.update_run(run_id, status="RUNNING")
+        for key, value in own.items():
+            client.set_tag(run_id, key, value)
+        return run_id
+    for earlier in attempts:
         client.set_tag(earlier.info.run_id, "eramv.kind", "attempt")
         if earlier.info.status == "RUNNING":
             client.set_terminated(earlier.info.run_id, CLOSED)
@@ -162,9 +171,22 @@ def finish_fit(
     _log_numbers(client, run_id, numbers)
     _log_files(client, run_id, artifacts)
     if row and isinstance(row.get("accuracy"), int | float):
-        name = client.get_run(run_id).info.run_name or ""
+        name = (client.get_run(run_id).info.run_name or "").partition(" acc ")[0]
         client.update_run(run_id, name=f"{name} acc {row['accuracy']:.3f}")
     client.set_terminated(run_id, status)
+
+
+def left_open(parent: StudyRun) -> dict[str, Path]:
+    """The study's fits that have not finished in MLflow: run id, and the folder of the fit."""
+    client = client_of(parent.uri)
+    tags = {"mlflow.parentRunId": parent.run_id, "eramv.kind": "fit"}
+    runs = _search(client, parent.experiment_id, tags)
+    open_ = [run for run in runs if run.info.status != "FINISHED"]
+    return {
+        run.info.run_id: Path(run.data.tags["eramv.recipe"]).parent
+        for run in open_
+        if "eramv.recipe" in run.data.tags
+    }
 
 
 def finish_study(

@@ -18,10 +18,10 @@ TRAIN_SHARE = 0.8
 
 
 class Progress:
-    """`progress.json` of a fit, written at most once a second, always whole."""
+    """`progress.json` of a fit, written at most once a second, always whole; nowhere if None."""
 
-    def __init__(self, folder: Path, every_s: float = 1.0) -> None:
-        self.file, self.every_s = folder / "progress.json", every_s
+    def __init__(self, folder: Path | None, every_s: float = 1.0) -> None:
+        self.file, self.every_s = folder and folder / "progress.json", every_s
         self.state: dict[str, Any] = {"phase": "start", "done": 0.0}
         self._written = 0.0
 
@@ -29,7 +29,7 @@ class Progress:
         """Update what is known; `done` is the share of the whole fit."""
         now = now or state.get("phase", self.state["phase"]) != self.state["phase"]
         self.state |= state
-        if now or self.due():
+        if self.file and (now or self.due()):
             write_json(self.file, self.state)
             self._written = time.monotonic()
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from eramv_lab.data.collate import IGNORED, repeat_images
-from eramv_lab.data.world.vocabulary import EOS, IDS
+from eramv_lab.data.words import words_of
 from eramv_lab.errors import Problem, UserError
 from eramv_lab.model import build_model
 from eramv_lab.recipe.model_spec import parse_model
@@ -21,6 +21,7 @@ from eramv_lab.recipe.parse import parse_config
 from eramv_lab.recipe.schema import TrainConfig
 from eramv_lab.train.optim import build_optimizer, schedule
 from eramv_lab.train.roles import counts, role_of, set_trainable, table
+from eramv_lab.train.shard import shard
 from eramv_lab.train.start import load_arm, load_base
 
 
@@ -36,13 +37,15 @@ class LitArm(LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters({"arm": dict(arm), "seed": seed, "start": dict(start or {})})
+        self._made_of = arm, seed, start
         problems: list[Problem] = []
         spec = parse_model(arm["model"], problems)
         train = parse_config(TrainConfig, arm["train"], "train", problems)
         if spec is None or train is None:
             raise UserError(problems)
         self.spec, self.settings, self.seed = spec, train, seed
-        self.model: Any = build_model(spec, seed=seed)
+        self.words = words_of(spec)
+        self.model: Any = build_model(spec, seed=seed, image_token_id=self.words.image)
         if start and "arm" in start:
             load_arm(self.model, Path(start["arm"]))
         elif start:
@@ -50,6 +53,17 @@ class LitArm(LightningModule):
         self.roles = arm["train"]["roles"]
         set_trainable(self.model, self.roles)
         self.counts = counts(self.model)
+        self._sharded = False
+
+    def anew(self) -> LitArm:
+        """The same arm as it was before it learnt."""
+        return LitArm(*self._made_of)
+
+    def configure_model(self) -> None:
+        """Shard the model where the strategy asks for it."""
+        if self.device_mesh is not None and not self._sharded:
+            shard(self.model, self.device_mesh["data_parallel"])
+            self._sharded = True
 
     @property
     def vision_frozen(self) -> bool:
@@ -96,11 +110,24 @@ class LitArm(LightningModule):
         torch.manual_seed(self.seed * 1_000_003 + self.global_step)
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
-        """The loss over the answers."""
+        """The loss over the answers, every supervised word of all devices counting alike."""
         loss = self.model(**repeat_images(batch)).loss
+        if self.trainer.world_size > 1:
+            loss = self._shared(loss, batch)
         scheduler: Any = self.lr_schedulers()
-        self.log("train/loss", loss)
+        self.log("train/loss", loss, sync_dist=True)
         self.log("train/lr", scheduler.get_last_lr()[0])
+        return loss
+
+    def _shared(self, loss: Tensor, batch: Mapping[str, Any]) -> Tensor:
+        """This device's loss so that the mean over devices is the mean over all their words."""
+        words = (batch["labels"][:, 1:] != IGNORED).sum().to(loss.dtype)
+        total = self.trainer.strategy.reduce(words.clone(), reduce_op="sum")
+        loss = loss * (words * self.trainer.world_size / total)
+        if not any(batch["image_counts"]):
+            # parts that no image went through must still answer the other devices
+            unused = [p.sum() for p in self.model.parameters() if p.requires_grad]
+            loss = loss + 0 * torch.stack(unused).sum()
         return loss
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
@@ -108,7 +135,7 @@ class LitArm(LightningModule):
         batch = repeat_images(batch)
         out = self.model(**batch)
         target_BT = batch["labels"][:, 1:]
-        asked_BT = (target_BT != IGNORED) & (target_BT != IDS[EOS])
+        asked_BT = (target_BT != IGNORED) & (target_BT != self.words.eos)
         right = (out.logits[:, :-1].argmax(-1) == target_BT)[asked_BT].float().mean()
         size = int(batch["input_ids"].shape[0])
         self.log("val/loss", out.loss, batch_size=size, sync_dist=True)

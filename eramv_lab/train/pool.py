@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import multiprocessing
 import multiprocessing.connection
@@ -19,13 +20,17 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
+from eramv_lab.train import ranks
 from eramv_lab.train.files import read_json
+from eramv_lab.train.stop import Stopped
 
 PRELOAD = ("eramv_lab.train.fit", "mlflow", "mlflow.store.tracking.sqlalchemy_store")
 """What every fit imports."""
 POLL_S = 0.1
-GRACE_S = 5.0
-"""Between asking a process to end and ending it."""
+GRACE_S = 60.0
+"""Between asking a process to end and ending it: it finishes its step and saves."""
+LOST_S = 10.0
+"""Between the failure of one process of a job and the end of its others."""
 
 Outcome = Literal["done", "failed", "blocked"]
 
@@ -43,6 +48,8 @@ class Job:
     after: tuple[str, ...] = ()
     """Keys of the jobs that must be done first."""
     kind: str = "fit"
+    ranks: int = 1
+    """Processes that do the job together; the first one's word counts."""
 
     def progress(self) -> dict[str, Any]:
         """What the job last said of itself; empty before it has said anything."""
@@ -51,12 +58,22 @@ class Job:
 
 @dataclass(kw_only=True)
 class Running:
-    """A job that has a process."""
+    """A job that has its processes."""
 
     job: Job
-    process: BaseProcess
+    processes: Sequence[BaseProcess]
     slot: int
     began: float
+    lost: float | None = None
+    """When the first of its processes failed."""
+
+    def alive(self) -> list[BaseProcess]:
+        """The processes that still run."""
+        return [p for p in self.processes if p.exitcode is None]
+
+    def code(self) -> int:
+        """0, or the first exit code that is another."""
+        return next((p.exitcode for p in self.processes if p.exitcode), 0)
 
 
 class Watcher:
@@ -112,10 +129,13 @@ def run_jobs(
                 waiting.remove(job)
                 running.append(_start(context, job, slot, threads, gpu))
                 watcher.started(running[-1])
-            multiprocessing.connection.wait([r.process.sentinel for r in running], POLL_S)
-            for item in [r for r in running if r.process.exitcode is not None]:
+            alive = [p.sentinel for r in running for p in r.alive()]
+            multiprocessing.connection.wait(alive, POLL_S)
+            for item in running:
+                _give_up(item)
+            for item in [r for r in running if not r.alive()]:
                 running.remove(item)
-                code = item.process.exitcode
+                code = item.code()
                 if code:
                     _explain(item.job, code)
                 end(item.job, "failed" if code else "done", time.monotonic() - item.began)
@@ -139,18 +159,35 @@ def _start(
     job.folder.mkdir(parents=True, exist_ok=True)
     for name in ("error.txt", "progress.json"):
         (job.folder / name).unlink(missing_ok=True)
-    args = (job.target, dict(job.args), str(job.folder), threads, gpu)
-    process = context.Process(target=_child, args=args, name=job.key)
-    process.start()
-    return Running(job=job, process=process, slot=slot, began=time.monotonic())
+    processes: list[BaseProcess] = []
+    port = ranks.free_port() if job.ranks > 1 else 0
+    for number in range(job.ranks):
+        told = ranks.environment(number, job.ranks, port) if job.ranks > 1 else {}
+        args = (job.target, dict(job.args), str(job.folder), threads, gpu, told)
+        process = context.Process(target=_child, args=args, name=f"{job.key} {number}")
+        process.start()
+        processes.append(process)
+    return Running(job=job, processes=processes, slot=slot, began=time.monotonic())
 
 
-def _child(target: str, args: dict[str, Any], folder: str, threads: int, gpu: str | None) -> None:
+def _child(
+    target: str,
+    args: dict[str, Any],
+    folder: str,
+    threads: int,
+    gpu: str | None,
+    told: Mapping[str, str],
+) -> None:
     """The whole life of a job's process."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    for name in (signal.SIGINT, signal.SIGUSR1):  # the parent's to answer
+        signal.signal(name, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _terminated)
-    log = os.open(Path(folder) / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for name in ranks.NAMES:  # of this program's own ranks, if it has been started as one
+        os.environ.pop(name, None)
+    os.environ |= told
+    other = "" if ranks.rank() == 0 else f"-rank{ranks.rank()}"
+    log = os.open(Path(folder) / f"log{other}.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     sys.stdout.flush()
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -162,15 +199,20 @@ def _child(target: str, args: dict[str, Any], folder: str, threads: int, gpu: st
         module, function = target.split(":")
         run: Callable[..., Any] = getattr(importlib.import_module(module), function)
         run(**args)
+    except Stopped:
+        raise
     except BaseException:
-        (Path(folder) / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
         traceback.print_exc()
-        sys.stdout.flush()
+        sys.stderr.flush()
+        error = Path(folder) / "error.txt"
+        with contextlib.suppress(OSError):  # a full disk is told by the exit code
+            if not error.exists():
+                error.write_text(traceback.format_exc(), encoding="utf-8")
         sys.exit(1)
 
 
 def _terminated(number: int, frame: FrameType | None) -> None:
-    sys.exit(128 + number)
+    raise Stopped
 
 
 def _end_with_parent() -> None:
@@ -186,17 +228,30 @@ def _explain(job: Job, code: int) -> None:
     if not path.exists():
         text = f"{job.key} ended with exit code {code}"
         text += f" (killed by signal {-code})" if code < 0 else ""
-        path.write_text(f"{text}; see {job.folder / 'log.txt'}\n", encoding="utf-8")
+        with contextlib.suppress(OSError):
+            path.write_text(f"{text}; see {job.folder / 'log.txt'}\n", encoding="utf-8")
+
+
+def _give_up(item: Running) -> None:
+    """End the processes that wait for one that has failed."""
+    if not item.code() or not item.alive():
+        return
+    item.lost = item.lost or time.monotonic()
+    if time.monotonic() - item.lost > LOST_S:
+        for process in item.alive():
+            process.kill()
 
 
 def _stop(running: Sequence[Running]) -> None:
     """End what still runs; that is no failure, so no error is left behind."""
-    for item in running:
-        item.process.terminate()
+    processes = [process for item in running for process in item.processes]
+    for process in processes:
+        process.terminate()
     deadline = time.monotonic() + GRACE_S
+    for process in processes:
+        process.join(max(0.0, deadline - time.monotonic()))
+        if process.exitcode is None:
+            process.kill()
+            process.join()
     for item in running:
-        item.process.join(max(0.0, deadline - time.monotonic()))
-        if item.process.exitcode is None:
-            item.process.kill()
-            item.process.join()
         (item.job.folder / "error.txt").unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """The order of the data: exact, different every epoch, even over ranks and workers."""
 
+import numpy as np
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
@@ -20,9 +21,8 @@ def flat(batches):
 
 def test_order_is_a_function_of_seed_and_epoch():
     one, other = Batches(100, 8, seed=3), Batches(100, 8, seed=3)
-    first, second = list(one), list(one)
-    assert first == other.of_epoch(0) and second == other.of_epoch(1)
-    assert first != second
+    first, second = one.of_epoch(0), one.of_epoch(1)
+    assert first == list(other) and first != second
     assert first != Batches(100, 8, seed=4).of_epoch(0)
 
 
@@ -60,10 +60,34 @@ def test_unshuffled_reads_every_index_once(length, ranks, batch):
 
 def test_begun_anywhere_it_goes_on_exactly():
     whole = Batches(50, 8, seed=5)
-    endless = [batch for _ in range(3) for batch in whole]
+    whole.span(0, 20)  # 6 an epoch
+    endless = list(whole)
+    assert endless == [b for epoch in range(4) for b in whole.of_epoch(epoch)][:20]
     resumed = Batches(50, 8, seed=5)
-    resumed.go_to(8)  # the third batch of the second epoch
-    assert [b for _ in range(2) for b in resumed] == endless[8:]
+    resumed.span(8, 20)
+    assert list(resumed) == endless[8:] and len(resumed) == 12
+
+
+def test_batches_by_length_hold_near_lengths_and_one_kind():
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, 1000, 500)
+    lengths[::5] *= -1  # without an image
+    ranks = [Batches(500, 8, seed=2, rank=r, ranks=2, lengths=lengths) for r in range(2)]
+    plain = Batches(500, 8, seed=2, ranks=2)
+    assert {b.each for b in ranks} == {plain.each}
+    parts = [b.of_epoch(1) for b in ranks]
+    assert len(set(flat(parts[0] + parts[1]))) == 31 * 16
+    mixed = 0
+    for pair in zip(*parts, strict=True):
+        both = lengths[flat(pair)]
+        mixed += len(set(both > 0)) == 2
+    assert mixed <= 1
+
+    def spread(batches):
+        return np.mean([np.ptp(np.abs(lengths[b])) for b in batches.of_epoch(1)])
+
+    assert spread(ranks[0]) < spread(plain) / 4
+    assert parts[0] != ranks[0].of_epoch(2)
 
 
 def test_too_few_samples_are_refused():

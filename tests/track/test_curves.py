@@ -55,3 +55,20 @@ def test_without_a_store(tmp_path: Path):
     with CurveWriter(None, None, tmp_path / "curves.csv") as curves:
         curves.log(1, {"val/loss": 2.0})
     assert (tmp_path / "curves.csv").read_text() == "step,name,value\n1,val/loss,2.0\n"
+
+
+def test_a_run_that_goes_on_has_every_point_once(uri: str, tmp_path: Path):
+    run_id = start_fit(start_study(uri, "ca"), "eramv", 0, {})
+    with CurveWriter(uri, run_id, tmp_path / "curves.csv") as curves:
+        for step in range(4):
+            curves.log(step, {"train/loss": float(step)})
+        saved = curves.text()
+        curves.log(4, {"train/loss": 4.0})  # lost to the file that goes on, not to MLflow
+    saved += "3,val/loss,0.5\n"  # in the file, never sent
+    with CurveWriter(uri, run_id, tmp_path / "curves.csv", kept=saved) as curves:
+        for step in range(4, 7):
+            curves.log(step, {"train/loss": float(step), "val/loss": 0.25})
+    stored = client_of(uri).get_metric_history(run_id, "train/loss")
+    assert [(m.step, m.value) for m in stored] == [(s, float(s)) for s in range(7)]
+    assert [m.step for m in client_of(uri).get_metric_history(run_id, "val/loss")] == [3, 4, 5, 6]
+    assert [s for s, _ in read_curve(tmp_path / "curves.csv", "train/loss")] == list(range(7))

@@ -1,0 +1,99 @@
+"""Checkpoints on disk: written beside and renamed, plain data alone, the newest whole one wins."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+FORMAT = 1
+FOLDER = "checkpoints"
+KEPT = 2
+"""Checkpoints that stay: the newest, and the one before it."""
+NAME = re.compile(r"step-(\d+)\.pt")
+
+
+def save(run_dir: Path, step: int, state: Mapping[str, Any]) -> Path:
+    """Write the state at `step` (tensors, numbers, text in dicts and lists); its file.
+
+    A reader sees it whole or not at all. Raises OSError where it cannot be written; the earlier
+    ones are then as they were.
+    """
+    folder = run_dir / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(".step-*"):  # of a write that was cut off
+        left.unlink()
+    path = folder / f"step-{step:08d}.pt"
+    beside = folder / f".{path.name}"
+    try:
+        with beside.open("wb") as file:
+            torch.save({"format": FORMAT, "step": step, **state}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except BaseException as error:
+        beside.unlink(missing_ok=True)
+        cause = error.__context__  # torch's writer stumbles over what it could not write
+        if isinstance(error, RuntimeError) and isinstance(cause, OSError):
+            raise OSError(cause.errno, cause.strerror, str(path)) from None
+        raise
+    _sync(folder)
+    for old in _found(folder)[KEPT:]:
+        old.unlink()
+    return path
+
+
+def newest(run_dir: Path) -> dict[str, Any] | None:
+    """The newest state that is whole, on the CPU; None where there is none.
+
+    Nothing is unpickled but tensors and plain data; a file that is damaged is passed over with a
+    warning.
+    """
+    for path in _found(run_dir / FOLDER):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                if (bad := archive.testzip()) is not None:
+                    raise ValueError(f"{bad} is damaged")
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            if state["format"] != FORMAT:
+                raise ValueError(f"format {state['format']}, this version reads {FORMAT}")
+        except Exception as error:  # torch and zipfile raise many kinds
+            warnings.warn(f"{path} is passed over: {error!r}", stacklevel=2)
+            continue
+        return state
+    return None
+
+
+def steps(run_dir: Path) -> list[int]:
+    """Steps of the checkpoints that are there, newest first."""
+    return [int(m[1]) for path in _found(run_dir / FOLDER) if (m := NAME.fullmatch(path.name))]
+
+
+def remove(run_dir: Path) -> None:
+    """Delete the checkpoints of a fit that is finished."""
+    folder = run_dir / FOLDER
+    if not folder.is_dir():
+        return
+    for path in [*_found(folder), *folder.glob(".step-*")]:
+        path.unlink()
+    if not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _found(folder: Path) -> list[Path]:
+    return sorted((p for p in folder.glob("step-*.pt") if NAME.fullmatch(p.name)), reverse=True)
+
+
+def _sync(folder: Path) -> None:
+    """Let the renaming reach the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,97 @@
+"""The row of a fit: its answers scored, its training priced, its model priced and measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from eramv_lab.cost.formula import Cost, price
+from eramv_lab.cost.measure import measure
+from eramv_lab.data.collate import IGNORED
+from eramv_lab.data.module import LabData
+from eramv_lab.data.shards import BrokenSample
+from eramv_lab.evaluate.generate import Evaluation, evaluate
+from eramv_lab.train.callbacks import TRAIN_SHARE, Progress
+from eramv_lab.train.module import LitArm
+
+SAMPLED = 64
+"""Training images whose rows are counted for the price of training."""
+
+
+def row_of(
+    lit: LitArm, data: LabData, scored: Evaluation, costs: Mapping[str, Any], devices: int
+) -> tuple[dict[str, Any], Cost, dict[str, Any]]:
+    """The row (without `seconds`), the price that it is taken from, and what else was measured."""
+    text, batch = costs["text_tokens"], costs["batch"]
+    cost = price(lit.spec, text_tokens=text, batch=batch, train=lit.roles)
+    timed = asdict(measure(lit.model, text, batch))
+    row = {
+        **_score(scored),
+        "prefill_tflops": cost.prefill / 1e12,
+        "train_pflops": training_flops(lit, data, devices) / 1e15,
+        "parameters": sum(total for total, _ in lit.counts.values()),
+        "trainable": sum(learning for _, learning in lit.counts.values()),
+        "visual_tokens": cost.visual_tokens,
+        "fine_tokens": cost.fine_tokens,
+        "kv_mib": cost.kv_bytes / 2**20,
+        **{name: timed.pop(name) for name in ("latency_ms", "latency_spread_ms", "peak_mib")},
+    }
+    return row, cost, timed
+
+
+def answer(lit: LitArm, data: LabData, progress: Progress | None = None) -> Evaluation:
+    """The model's answers to the held-out questions, as the recipe's `evaluate` says."""
+    settings, test = data.evaluate, data.examples("test")
+    count = min(settings.images or len(test), len(test))
+    questions = []
+    for index in range(count):
+        try:
+            test.require(index)
+            asked = test.shards.questions(index)
+        except BrokenSample as error:
+            data.note({error.key: error.reason})
+            continue
+        questions += [(index, test.shards.keys[index], one) for one in asked]
+
+    def tell(done: int) -> None:
+        if progress:
+            share = TRAIN_SHARE + (0.98 - TRAIN_SHARE) * done / len(questions)
+            progress.tell(phase="evaluate", done=share)
+
+    return evaluate(
+        lit.model,
+        questions,
+        lambda numbers: test.__getitems__(numbers).vision,
+        data.collator,
+        batch=settings.batch * max(1, len(questions) // count),
+        max_new_tokens=settings.max_new_tokens,
+        progress=tell,
+    )
+
+
+def training_flops(lit: LitArm, data: LabData, devices: int) -> float:
+    """FLOPs of the whole training: samples as they were packed, the tower left out if cached."""
+    settings = lit.settings
+    if not settings.steps:
+        return 0.0
+    some = data.some(SAMPLED)
+    groups, pictured = [asked for asked, _ in some], [has for _, has in some]
+    batch = data.collator(groups, pictured)
+    samples = len(batch["input_ids"])
+    rows = int(batch["attention_mask"].sum()) / samples
+    cost: Cost = price(
+        lit.spec,
+        text_tokens=round(rows - lit.spec.dims().visual),
+        supervised_tokens=round(int((batch["labels"] != IGNORED).sum()) / samples),
+        train=lit.roles,
+        cached_vision=data.cached(),
+    )
+    images = settings.steps * settings.images * settings.accumulate * devices
+    return cost.train * images * samples / len(groups)
+
+
+def _score(scored: Evaluation) -> dict[str, float]:
+    rate = scored.rate()
+    names = {"low": "accuracy_low", "high": "accuracy_high"}
+    return {names.get(k, k): v for k, v in rate.items()} | {"loss": scored.loss}
