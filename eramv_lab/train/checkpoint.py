@@ -70,11 +70,6 @@ def newest(run_dir: Path) -> dict[str, Any] | None:
     return None
 
 
-def steps(run_dir: Path) -> list[int]:
-    """Steps of the checkpoints that are there, newest first."""
-    return [int(m[1]) for path in _found(run_dir / FOLDER) if (m := NAME.fullmatch(path.name))]
-
-
 def remove(run_dir: Path) -> None:
     """Delete the checkpoints of a fit that is finished."""
     folder = run_dir / FOLDER

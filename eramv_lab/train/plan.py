@@ -18,6 +18,7 @@ from eramv_lab.train.pool import Job
 
 FIT = "eramv_lab.train.fit:fit_one"
 PREPARE = "eramv_lab.train.prepare"
+CHECKPOINT = re.compile(r"step-(\d+)\.pt")
 FOLDER = re.compile(r".+-s\d+-[0-9a-f]{8}")
 
 
@@ -114,15 +115,32 @@ def base_of(arm: Arm) -> Path | None:
 
 
 def clear(fit: Fit) -> None:
-    """An empty folder for a fit that has not finished. Never touches one that has a result."""
+    """An empty folder for a fit that has not finished; one that holds a checkpoint stays.
+
+    Never touches one that has a result.
+    """
     folder = fit.folder
     if (folder / "result.json").exists():
         raise LabError(f"{folder} has a result, which is never overwritten")
     if folder.is_symlink() or (folder.exists() and not FOLDER.fullmatch(folder.name)):
         raise LabError(f"{folder} is not a folder of a fit")
+    if checkpoint_steps(folder):
+        return
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
+
+
+def checkpoint_steps(folder: Path) -> list[int]:
+    """Steps of the checkpoints of a fit, newest first (what `train.checkpoint` writes)."""
+    found = (CHECKPOINT.fullmatch(path.name) for path in (folder / "checkpoints").glob("*"))
+    return sorted((int(match[1]) for match in found if match), reverse=True)
+
+
+def ranks_of(arm: Arm, gpus: int) -> int:
+    """Processes of a fit on one machine that gives it so many graphics cards."""
+    devices = arm.trainer.devices
+    return max(1, gpus) if devices == "auto" else devices
 
 
 def prepare_jobs(
@@ -154,19 +172,22 @@ def prepare_jobs(
         data = add("data", digest(section), section=section, processes=processes)
         needs[fit.key] = [data]
         folder = base_of(arm)
-        if folder is None or arm.base_recipe is None:
-            continue
-        base = add(
-            "base",
-            folder.name,
-            recipe=arm.base_recipe.plain,
-            seed=arm.base.seed,
-            target_folder=str(folder),
-        )
-        needs[fit.key].append(base)
-        if arm.train.roles.vision == "frozen":
-            tower = digest([section, folder.name, arm.plain["model"]["vision"]])
-            needs[fit.key].append(add("features", tower, (data, base), plan=fit.plan()))
+        first, begins = [data], ""
+        if folder is not None and arm.base_recipe is not None:
+            base = add(
+                "base",
+                folder.name,
+                recipe=arm.base_recipe.plain,
+                seed=arm.base.seed,
+                target_folder=str(folder),
+            )
+            first.append(base)
+            begins = folder.name
+        needs[fit.key] = list(first)
+        pretrained = begins or getattr(arm.spec.vision, "path", None)
+        if pretrained and arm.parent is None and arm.train.roles.vision == "frozen":
+            tower = digest([section, pretrained, arm.plain["model"]["vision"]])
+            needs[fit.key].append(add("features", tower, first, plan=fit.plan()))
     return list(jobs.values()), needs
 
 
@@ -175,11 +196,12 @@ def fit_jobs(
     needs: Mapping[str, Sequence[str]],
     target: str = FIT,
     track: str | None = None,
+    gpus: int = 0,
 ) -> list[Job]:
     """The jobs of the fits themselves, each after what it needs and the fit it starts from.
 
     `target` is called with `run_dir` and `plan`; `track` is the file that names the study's MLflow
-    run.
+    run, `gpus` the number of cards that each fit has.
     """
     keys = {fit.key for fit in fits}
     jobs: list[Job] = []
@@ -193,6 +215,7 @@ def fit_jobs(
                 folder=fit.folder,
                 args={"run_dir": str(fit.folder), "plan": fit.plan(track)},
                 after=(*needs.get(fit.key, ()), *first),
+                ranks=ranks_of(fit.arm, gpus),
             )
         )
     return jobs

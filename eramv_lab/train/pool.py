@@ -6,7 +6,9 @@ import contextlib
 import importlib
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.forkserver
 import os
+import re
 import signal
 import sys
 import threading
@@ -54,6 +56,17 @@ class Job:
     def progress(self) -> dict[str, Any]:
         """What the job last said of itself; empty before it has said anything."""
         return read_json(self.folder / "progress.json") or {}
+
+
+def reason(job: Job) -> str:
+    """Why a job failed, in a line: the end of its error.txt."""
+    try:
+        lines = (job.folder / "error.txt").read_text(encoding="utf-8").strip().split("\n")
+    except OSError:
+        return "it left no error.txt (is the disk full?)"
+    last = next((n for n in reversed(range(len(lines))) if not lines[n].startswith(" ")), 0)
+    text = " ".join(line.strip() for line in lines[last:])
+    return re.sub(r"^[\w.]+\.(\w+(Error|Exit|Exception)): ", "", text)
 
 
 @dataclass(kw_only=True)
@@ -106,6 +119,7 @@ def run_jobs(
     watcher = watcher or Watcher()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(preload))
+    _start_server()
     os.environ |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     outcomes: dict[str, Outcome] = {}
     waiting = list(jobs)
@@ -143,6 +157,17 @@ def run_jobs(
     finally:
         _stop(running)
     return outcomes
+
+
+def _start_server() -> None:
+    """Begin the server deaf to signals: one sent to all our processes must not end it first."""
+    numbers = (signal.SIGTERM, signal.SIGUSR1)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        multiprocessing.forkserver.ensure_running()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _blocked(job: Job, outcomes: Mapping[str, Outcome]) -> bool:

@@ -21,8 +21,11 @@ def store(folder: str, runs: str, study: str, tags: Mapping[str, Any]) -> None:
     file.unlink(missing_ok=True)
     try:
         from eramv_lab.track.store import init_store, start_study
+        from eramv_lab.train.tracked import finish_left_open
 
-        write_json(file, asdict(start_study(init_store(Path(runs)), study, tags=tags)))
+        run = start_study(init_store(Path(runs)), study, tags=tags)
+        write_json(file, asdict(run))
+        finish_left_open(run)
     except Exception as error:
         warnings.warn(f"MLflow does not follow this study: {error!r}", stacklevel=2)
 
@@ -30,13 +33,17 @@ def store(folder: str, runs: str, study: str, tags: Mapping[str, Any]) -> None:
 def data(folder: str, section: Mapping[str, Any], processes: int) -> None:
     """Make the shards of a `data:` section where they are missing."""
     from eramv_lab.data.make import make_data
+    from eramv_lab.data.module import local_folder
     from eramv_lab.recipe.schema import parse_data
 
     problems: list[Problem] = []
     config = parse_data(section, problems)
     if config is None:
         raise UserError(problems)
-    make_data(config.world, config.folder, processes=processes, shown=False)
+    if config.type == "world":
+        make_data(config.source, config.folder, processes=processes, shown=False)
+    else:
+        local_folder(config, "test", shown=False)
 
 
 def base(folder: str, recipe: Mapping[str, Any], seed: int, target_folder: str) -> None:
@@ -64,9 +71,7 @@ def features(folder: str, plan: Mapping[str, Any]) -> None:
     tower = LitArm(arm, plan["seed"], plan["start"]).model.vision_tower
     if arm["trainer"]["accelerator"] != "cpu" and torch.cuda.is_available():
         tower = tower.cuda()
-    lab = LabData(arm, seed=plan["seed"], tower=tower, shown=False)
-    for split in ("train", "test"):
-        lab.examples(split)
+    LabData(arm, seed=plan["seed"], tower=tower, shown=False).setup()
 
 
 def finish(folder: str, study_dir: str, track: str, complete: bool) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -45,8 +47,9 @@ def free_port() -> int:
         return found.getsockname()[1]
 
 
-def join(asked: int) -> None:
-    """Meet the other processes that torchrun or srun has started.
+@contextmanager
+def joined(asked: int) -> Iterator[None]:
+    """Meet the other processes that torchrun or srun has started, and part from them.
 
     Raises UserError where there are not as many as `asked`, the recipe's devices times nodes.
     """
@@ -62,6 +65,10 @@ def join(asked: int) -> None:
 
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     distributed.init_process_group(backend, timeout=PATIENCE)
+    yield
+    # only where all went well: after an exception the others may not be there to meet
+    distributed.barrier()
+    distributed.destroy_process_group()
 
 
 def tell(value: Any) -> Any:

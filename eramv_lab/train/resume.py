@@ -28,6 +28,7 @@ from eramv_lab.data.module import LabData
 from eramv_lab.errors import LabError
 from eramv_lab.track.curves import CurveWriter
 from eramv_lab.train import checkpoint
+from eramv_lab.train.plan import checkpoint_steps
 from eramv_lab.train.stop import Stopped, StopSignal
 
 
@@ -105,7 +106,7 @@ class Resume(Callback):
 
 def left(folder: Path) -> str:
     """What there is to go on from, as a sentence for a message."""
-    steps = checkpoint.steps(folder)
+    steps = checkpoint_steps(folder)
     kept = f"that of step {steps[0]} is whole" if steps else "there is no earlier one"
     return f"{kept}; the same command goes on from there"
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import fcntl
-import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any, TextIO, cast
 
 import yaml
@@ -17,17 +15,24 @@ from eramv_lab.errors import LabError
 from eramv_lab.recipe.resolve import Recipe
 from eramv_lab.report import table
 from eramv_lab.report.compare import compare_study
+from eramv_lab.train import ranks
+from eramv_lab.train.around import finish, shared_jobs
 from eramv_lab.train.environment import cores, environment, gpus
 from eramv_lab.train.files import read_json, write_json, write_text
-from eramv_lab.train.plan import FIT, PREPARE, Fit, clear, fit_jobs, plan_fits, prepare_jobs
-from eramv_lab.train.pool import PRELOAD, Job, run_jobs
+from eramv_lab.train.plan import (
+    FIT,
+    Fit,
+    clear,
+    fit_jobs,
+    plan_fits,
+    ranks_of,
+)
+from eramv_lab.train.pool import PRELOAD, Job, reason, run_jobs
 from eramv_lab.train.show import Show
+from eramv_lab.train.stop import TERMINATED, Signalled, Stopped, stoppable
+from eramv_lab.train.together import fit_together, follow, processes
 
-INTERRUPTED, TERMINATED = 130, 143
-
-
-class Stopped(BaseException):
-    """SIGTERM came."""
+INTERRUPTED = 130
 
 
 def run_study(
@@ -56,6 +61,35 @@ def run_study(
     console = console or Console()
     root = runs / recipe.name
     fits = plan_fits(recipe, root, arms, seeds)
+    if ranks.started_outside():
+        with ranks.joined(processes(recipe)):
+            if ranks.rank() > 0:
+                return follow()
+
+            def together(open_fits: Sequence[Fit]) -> int:
+                return fit_together(recipe, root, open_fits, fit, console)
+
+            code = _study(recipe, root, fits, seeds, console, together)
+            if code == TERMINATED:
+                raise Stopped
+            ranks.tell(None)
+            return code
+
+    def side_by_side(open_fits: Sequence[Fit]) -> int:
+        return _run(recipe, root, fits, open_fits, workers, fit, preload, prepare, console)
+
+    return _study(recipe, root, fits, seeds, console, side_by_side)
+
+
+def _study(
+    recipe: Recipe,
+    root: Path,
+    fits: Sequence[Fit],
+    seeds: Sequence[int] | None,
+    console: Console,
+    run: Callable[[Sequence[Fit]], int],
+) -> int:
+    """What is not finished is begun or taken up again by `run`; then the comparison."""
     open_fits = [f for f in fits if f.result() is None]
     if not open_fits and (root / "table.md").exists():
         _close(root, console, f"all {len(fits)} fits were done before")
@@ -67,13 +101,16 @@ def run_study(
             write_text(f.folder / "recipe.yaml", _yaml(f.arm.with_seed(f.seed).plain))
             write_json(f.folder / "env.json", environment())
         try:
-            with _sigterm():
-                code = _run(recipe, root, fits, open_fits, workers, fit, preload, prepare, console)
+            with stoppable():
+                code = run(open_fits)
+        except Stopped:
+            return TERMINATED
         except KeyboardInterrupt:
             console.print("stopped; the same command goes on with what is not finished")
             return INTERRUPTED
-        except Stopped:
-            console.print("stopped by SIGTERM; the same command goes on")
+        except Signalled as signalled:
+            console.print(f"stopped by {signalled}; the same command goes on")
+            signalled.requeue(console)
             return TERMINATED
     if any(f.result() for f in fits):
         _close(root, console)
@@ -92,17 +129,13 @@ def _run(
     console: Console,
 ) -> int:
     width, threads, devices = _width(open_fits or fits, workers)
-    first = root / ".prepare"
-    track = first / "store" / "track.json"
+    track = root / ".prepare" / "store" / "track.json"
     jobs: list[Job] = []
     needs: dict[str, list[str]] = {}
     if prepare:
-        tags = {"eramv.question": recipe.question, "eramv.recipe": recipe.path}
-        args: dict[str, Any] = {"runs": str(root.parent), "study": recipe.name, "tags": tags}
-        shared, needs = prepare_jobs(open_fits, root, width)
-        jobs = [_job(first, "store", **args), *shared]
-        needs = {key: ["store", *needed] for key, needed in needs.items()}
-    jobs += fit_jobs(open_fits, needs, fit, str(track) if prepare else None)
+        jobs, needs = shared_jobs(recipe, root, open_fits, width)
+    cards = len(devices[0].split(",")) if devices else 0
+    jobs += fit_jobs(open_fits, needs, fit, str(track) if prepare else None, cards)
     labels = {f.key: f.label for f in open_fits}
     settings: dict[str, Any] = {"threads": threads, "preload": preload, "gpus": devices}
     with Show(labels, len(fits) - len(open_fits), console) as show:
@@ -110,27 +143,14 @@ def _run(
         failed = [job for job in jobs if outcomes[job.key] == "failed"]
         missing = [f for f in open_fits if f.result() is None]
         if prepare and len(missing) < len(fits):
-            last = _job(first, "finish", study_dir=str(root), track=str(track),
-                        complete=not missing)  # fmt: skip
-            run_jobs([last], workers=1, watcher=show, **settings)
-    studied = read_json(track) if prepare else None
-    if studied:
-        ids = {key: studied[key] for key in ("run_id", "experiment_id")}
-        write_json(root / "study.json", (read_json(root / "study.json") or {}) | {"mlflow": ids})
+            finish(root, track, complete=not missing, watcher=show, **settings)
     for job in failed:
-        console.print(f"failed: {labels.get(job.key, job.key)}, see {job.folder / 'error.txt'}")
+        console.print(
+            f"failed: {labels.get(job.key, job.key)}: {reason(job)}\n  see {job.folder}/",
+            highlight=False,
+            soft_wrap=True,
+        )
     return 1 if missing or failed else 0
-
-
-def _job(folder: Path, name: str, **args: Any) -> Job:
-    where = folder / name
-    return Job(
-        key=name,
-        target=f"{PREPARE}:{name}",
-        folder=where,
-        args=args | {"folder": str(where)},
-        kind=name,
-    )
 
 
 def _width(fits: Sequence[Fit], workers: int | None) -> tuple[int, int, list[str]]:
@@ -143,7 +163,8 @@ def _width(fits: Sequence[Fit], workers: int | None) -> tuple[int, int, list[str
         groups = [found[i : i + each] for i in range(0, len(found) - each + 1, each)]
         devices = [",".join(group) for group in groups]
         return workers or max(1, len(devices)), threads, devices
-    return workers or max(1, cores() // threads), threads, []
+    each = max(threads * ranks_of(f.arm, 0) for f in fits)
+    return workers or max(1, cores() // each), threads, []
 
 
 def _write_study(recipe: Recipe, root: Path, seeds: Sequence[int] | None) -> None:
@@ -184,15 +205,3 @@ def _alone(root: Path) -> Iterator[None]:
         except OSError:
             raise LabError(f"another process is running the study in {root}") from None
         yield
-
-
-@contextmanager
-def _sigterm() -> Iterator[None]:
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise Stopped
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

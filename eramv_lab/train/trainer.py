@@ -15,6 +15,13 @@ from eramv_lab.train import ranks
 from eramv_lab.train.callbacks import Curves
 
 
+class Started(LightningEnvironment):
+    """The processes of a fit, which were all started before Lightning; who they are stays known."""
+
+    def teardown(self) -> None:
+        """Lightning would forget the number of processes here."""
+
+
 def make_trainer(
     arm: Mapping[str, Any], writer: CurveWriter | None = None, callbacks: Sequence[Callback] = ()
 ) -> Trainer:
@@ -43,7 +50,7 @@ def make_trainer(
             num_nodes=asked["nodes"] if several else 1,
             strategy=strategy,
             precision=asked["precision"],
-            plugins=[LightningEnvironment()],
+            plugins=[Started()],
             max_steps=train["steps"],
             max_epochs=-1,
             gradient_clip_val=train["clip"],

@@ -17,7 +17,7 @@ def test_draw(tmp_path: Path) -> None:
         json.dumps({"phase": "train", "step": 50, "steps": 200, "loss": 1.25, "done": 0.2})
     )
     job = Job(key="a-s0-0", target="m:f", folder=tmp_path)
-    running = Running(job=job, process=Process(), slot=0, began=time.monotonic() - 65)
+    running = Running(job=job, processes=[Process()], slot=0, began=time.monotonic() - 65)
     console = Console(file=io.StringIO(), width=120)
     show = Show({"a-s0-0": "a s0", "b-s0-0": "b s0"}, 3, console)
     show.fits_began = time.monotonic() - 20
