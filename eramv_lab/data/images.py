@@ -60,11 +60,11 @@ class _Refused(ValueError):
 
 def _decode(content: bytes) -> tuple[np.ndarray, str]:
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            width, height = image.size
-            if width * height > MOST_PIXELS:
-                raise _Refused(f"too many pixels: {width} x {height}, at most {MOST_PIXELS:,}")
-            return _upright_rgb(image), image.format or ""
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        width, height = image.size
+        if width * height > MOST_PIXELS:
+            raise _Refused(f"too many pixels: {width} x {height}, at most {MOST_PIXELS:,}")
+        return _upright_rgb(image), image.format or ""
     except Image.DecompressionBombError:
         raise _Refused(f"too many pixels: more than {MOST_PIXELS:,}") from None
     except UnidentifiedImageError:
@@ -81,7 +81,7 @@ _TOLD = {"exif", "xmp", "Raw profile type exif", "XML:com.adobe.xmp", "transpare
 
 
 def _upright_rgb(image: ImageFile.ImageFile) -> np.ndarray:
-    image.load()  # some formats tell the orientation after the pixels
+    image.load()  # a PNG may tell its orientation after the pixels
     if not all(image.size):
         raise _Refused("no pixels: a side is 0")
     if image.mode == "RGB" and image.format in AS_THEY_ARE and not _TOLD & image.info.keys():

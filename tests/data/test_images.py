@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from data.pictures import BAD, BLUE, CLOSE, EXACT, GOOD, GREY, HIGH, ODD, RED, SCENE, WIDE, scene
 
+from data.pictures import BAD, BLUE, CLOSE, EXACT, GOOD, GREY, HIGH, ODD, RED, SCENE, WIDE, scene
 from eramv_lab.data import images
 from eramv_lab.data.images import decode, for_shard
 
