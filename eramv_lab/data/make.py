@@ -16,7 +16,8 @@ from typing import Any
 
 from eramv_lab.data import world as world_package
 from eramv_lab.data.files import locked, made_beside, progress
-from eramv_lab.data.shards import Asked, Manifest, ShardInfo, write_shard
+from eramv_lab.data.images import png
+from eramv_lab.data.shards import Asked, Manifest, Packed, ShardInfo, write_shard
 from eramv_lab.data.world.config import WorldConfig
 from eramv_lab.data.world.questions import ask
 from eramv_lab.data.world.scene import make_scene, rng_of
@@ -70,7 +71,7 @@ def _plain(world: WorldConfig) -> dict[str, Any]:
 def _program() -> str:
     """Hash of the sources that draw scenes and write them."""
     sources = sorted(Path(path) for path in world_package.__path__)[0].glob("*.py")
-    files = [*sorted(sources), Path(__file__).with_name("shards.py")]
+    files = [*sorted(sources), *(Path(__file__).with_name(f"{n}.py") for n in ("images", "shards"))]
     return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:16]
 
 
@@ -134,7 +135,7 @@ def _draw_shard(world: WorldConfig, folder: Path, job: Job) -> ShardInfo:
     return write_shard(folder / f"{split}-{first // SCENES_PER_SHARD:06d}.tar", samples)
 
 
-def _sample(world: WorldConfig, split: str, index: int) -> tuple[str, Any, list[Asked], list[Any]]:
+def _sample(world: WorldConfig, split: str, index: int) -> Packed:
     scene = make_scene(world, split, index)
     key = f"{split}-{index:06d}"
     # what `questions_of` gives, without drawing the scene a second time
@@ -143,7 +144,8 @@ def _sample(world: WorldConfig, split: str, index: int) -> tuple[str, Any, list[
         Asked(key=f"{key}-{number}", question=q.text, answer=q.answer, type=q.type)
         for number, q in enumerate(questions)
     ]
-    return key, scene.image, asked, [asdict(thing) for thing in scene.objects]
+    objects = [asdict(thing) for thing in scene.objects]
+    return Packed(key, asked, ("png", png(scene.image)), objects)
 
 
 if __name__ == "__main__":

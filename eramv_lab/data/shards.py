@@ -1,7 +1,8 @@
 """WebDataset tar shards with a manifest: the same samples give the same bytes.
 
-A shard holds `<key>.png` and `<key>.json` for each scene; `manifest.json` beside the shards holds
-counts, question types, hashes and the config that they were made from.
+A shard holds `<key>.json` for each sample and, unless it is text alone, its image (`<key>.png`,
+`.jpg` or `.webp`); `manifest.json` beside the shards holds counts, question types, hashes, what was
+left out, and the config that they were made from.
 """
 
 from __future__ import annotations
@@ -16,13 +17,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-from PIL import Image
-
 from eramv_lab.errors import LabError, Problem, UserError
 
 FORMAT = 2
 MANIFEST = "manifest.json"
+IMAGES = ("png", "jpg", "webp")
+"""Endings of the members that are images."""
 
 
 class Asked(NamedTuple):
@@ -37,6 +37,17 @@ class Asked(NamedTuple):
     """Whether it goes on from the question before it: a later turn of the same conversation."""
 
 
+class Packed(NamedTuple):
+    """A sample as it goes into a shard."""
+
+    key: str
+    asked: Sequence[Asked]
+    image: tuple[str, bytes] | None
+    """Ending (one of `IMAGES`) and bytes; none for text alone."""
+    objects: Sequence[Mapping[str, Any]] | None = None
+    """What was drawn, as the world tells it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardInfo:
     """One tar file: what it is called, what it holds, and the hash of its bytes."""
@@ -47,6 +58,8 @@ class ShardInfo:
     sha256: str
     types: dict[str, int] = field(default_factory=dict[str, int])
     """Questions by type."""
+    images: int | None = None
+    """Samples with an image; none: all of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +69,9 @@ class Manifest:
     config: dict[str, Any]
     splits: dict[str, list[ShardInfo]]
     made_by: str = ""
-    """Hash of the program that drew it, so that a changed one draws again."""
+    """Hash of the program that wrote it, so that a changed one draws again."""
+    skipped: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
+    """Samples that were left out: `id`, `file` and `reason` of each."""
     format: int = FORMAT
 
     def hash(self, split: str) -> str:
@@ -64,11 +79,12 @@ class Manifest:
         return hashlib.sha256("".join(s.sha256 for s in self.splits[split]).encode()).hexdigest()
 
     def counts(self, split: str) -> dict[str, Any]:
-        """Samples, questions and questions by type of a split."""
+        """Samples, those with an image, questions and questions by type of a split."""
         shards = self.splits[split]
         types = sum((Counter(s.types) for s in shards), Counter[str]())
         return {
             "samples": sum(s.samples for s in shards),
+            "images": sum(s.samples if s.images is None else s.images for s in shards),
             "questions": types.total(),
             "types": dict(sorted(types.items())),
         }
@@ -83,6 +99,7 @@ class Manifest:
                 split: {**self.counts(split), "shards": [asdict(s) for s in shards]}
                 for split, shards in self.splits.items()
             },
+            "skipped": self.skipped,
         }
         (folder / MANIFEST).write_text(json.dumps(plain, indent=1) + "\n")
 
@@ -98,7 +115,12 @@ class Manifest:
                 split: [ShardInfo(**s) for s in entry["shards"]]
                 for split, entry in plain["splits"].items()
             }
-            return cls(config=plain["config"], splits=splits, made_by=plain["made_by"])
+            return cls(
+                config=plain["config"],
+                splits=splits,
+                made_by=plain["made_by"],
+                skipped=plain.get("skipped", []),
+            )
         except FileNotFoundError:
             raise damaged(path, "no manifest here") from None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -146,14 +168,14 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def encode_sample(
-    image_HWC: np.ndarray, asked: Sequence[Asked], objects: Sequence[Mapping[str, Any]]
-) -> dict[str, bytes]:
-    """The members of one sample by their endings: a PNG of the uint8 image, and its JSON."""
-    png = io.BytesIO()
-    Image.fromarray(image_HWC).save(png, "PNG", compress_level=1)
-    plain = {"questions": [_plain(a) for a in asked], "objects": list(objects)}
-    return {"png": png.getvalue(), "json": json.dumps(plain, separators=(",", ":")).encode()}
+def encode_text(
+    asked: Sequence[Asked], objects: Sequence[Mapping[str, Any]] | None = None
+) -> bytes:
+    """The JSON member of a sample."""
+    plain: dict[str, Any] = {"questions": [_plain(a) for a in asked]}
+    if objects is not None:
+        plain["objects"] = list(objects)
+    return json.dumps(plain, separators=(",", ":")).encode()
 
 
 def _plain(asked: Asked) -> dict[str, Any]:
@@ -163,22 +185,26 @@ def _plain(asked: Asked) -> dict[str, Any]:
     return plain
 
 
-def write_shard(
-    path: Path, samples: Iterable[tuple[str, np.ndarray, list[Asked], list[dict[str, Any]]]]
-) -> ShardInfo:
-    """Write one tar of (key, image, questions, objects); owner, mode and time are constant."""
-    count, types = 0, Counter[str]()
+def write_shard(path: Path, samples: Iterable[Packed], *, name: str | None = None) -> ShardInfo:
+    """Write one tar; owner, mode and time are constant, so that the same samples give its bytes.
+
+    `name`: what the shard will be called in the end (default: as `path`).
+    """
+    count, images, types = 0, 0, Counter[str]()
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
-        for key, image_HWC, asked, objects in samples:
-            for ending, content in encode_sample(image_HWC, asked, objects).items():
-                member = tarfile.TarInfo(f"{key}.{ending}")
+        for sample in samples:
+            text = ("json", encode_text(sample.asked, sample.objects))
+            for ending, content in filter(None, (sample.image, text)):
+                member = tarfile.TarInfo(f"{sample.key}.{ending}")
                 member.size, member.mode = len(content), 0o444
                 tar.addfile(member, io.BytesIO(content))
             count += 1
-            types.update(a.type for a in asked)
+            images += sample.image is not None
+            types.update(a.type for a in sample.asked)
     return ShardInfo(
-        name=path.name,
+        name=name or path.name,
         samples=count,
+        images=images,
         bytes=path.stat().st_size,
         sha256=sha256_of(path),
         types=dict(sorted(types.items())),

@@ -14,7 +14,7 @@ import pytest
 from eramv_lab.data import make
 from eramv_lab.data.make import make_data
 from eramv_lab.data.reader import ShardDataset, all_questions
-from eramv_lab.data.shards import Manifest, ShardInfo, sha256_of
+from eramv_lab.data.shards import BrokenSample, Manifest, ShardInfo, sha256_of
 from eramv_lab.data.world.questions import questions_of
 from eramv_lab.data.world.scene import make_scene
 from eramv_lab.errors import UserError
@@ -128,7 +128,7 @@ def test_links_are_refused(tmp_path):
 
 def test_bytes_that_are_no_image_are_not_opened_as_something_else(tmp_path):
     write_foreign(tmp_path, {"a.png": pickle.dumps(Bomb()), "a.json": b'{"questions":[]}'})
-    with pytest.raises(UserError, match=r"a\.png"):
+    with pytest.raises(BrokenSample, match="a: not an image"):
         ShardDataset(tmp_path, "train").image(0)
 
 

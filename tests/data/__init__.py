@@ -1,0 +1,1 @@
+"""Tests of the data: the package is named so that others may use its pictures."""
