@@ -29,6 +29,7 @@ LARGEST = 256 * 2**20
 WAITS = (0.5, 2.0, 8.0)
 """Seconds before a shard that did not open, or broke off, is tried again."""
 CHUNK = 2**20
+"""Bytes that are asked for at once; tarfile itself reads far smaller pieces."""
 
 
 class Member(TypedDict):
@@ -65,7 +66,7 @@ def _members(address: str, waits: Sequence[float]) -> Iterator[Member]:
     try:
         with (
             _Shard(address, waits) as file,
-            tarfile.open(fileobj=cast(Any, file), mode="r|", bufsize=CHUNK) as tar,
+            tarfile.open(fileobj=cast(Any, file), mode="r|") as tar,
         ):
             for info in tar:
                 vars(tar)["members"] = []  # tarfile keeps every header that it has passed
@@ -124,7 +125,7 @@ class _Shard:
 
     def __init__(self, address: str, waits: Sequence[float]) -> None:
         self.address, self.waits = address, waits
-        self.position, self.last = 0, b""
+        self.position, self.chunk, self.used, self.last = 0, b"", 0, b""
         self.file = self._tried(self._open)
 
     @property
@@ -134,24 +135,31 @@ class _Shard:
 
     def read(self, size: int) -> bytes:
         """At most `size` bytes more. Raises EOFError at the end: a whole tar is not read so far."""
+        if self.used == len(self.chunk):
+            self.chunk, self.used = self._next(), 0
+        part = self.chunk[self.used : self.used + size]
+        self.used += len(part)
+        self.last = (self.last + part)[-tarfile.BLOCKSIZE :]
+        return part
+
+    def _next(self) -> bytes:
         try:
-            content = self.file.read(size)
+            chunk = self.file.read(CHUNK)
         except Exception as error:
             try:
-                content = self._tried(lambda: self._again(size))
+                chunk = self._tried(self._again)
             except ValueError:  # what fsspec says where it cannot begin in the middle
                 raise error from None
-        if not content:  # tarfile would go on asking, up to the size that a header claims
+        if not chunk:  # tarfile would go on asking, up to the size that a header claims
             raise EOFError("it ends before its end mark")
-        self.position += len(content)
-        self.last = (self.last + content)[-tarfile.BLOCKSIZE :]
-        return content
+        self.position += len(chunk)
+        return chunk
 
-    def _again(self, size: int) -> bytes:
+    def _again(self) -> bytes:
         self.file.close()
         self.file = self._open()
         self.file.seek(self.position)
-        return self.file.read(size)
+        return self.file.read(CHUNK)
 
     def _open(self) -> Any:
         return cast(Any, fsspec.open(self.address, "rb", **_options(self.address))).open()

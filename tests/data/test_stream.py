@@ -516,6 +516,19 @@ def test_held_out_samples_are_copied_once(folder, tmp_path, monkeypatch):
     assert held_out(config, tmp_path) == made
 
 
+def test_held_out_samples_keep_their_bytes_and_texts_alone(tmp_path):
+    members = [("a/b.jpeg", jpeg(7)), ("a/b.json", llava("<image>what?", "a", "so?", "b"))]
+    (tmp_path / "x.tar").write_bytes(tar([*members, ("c.json", llava("hello", "hi"))]))
+    config = StreamConfig(train="x", test=f"{tmp_path}/x.tar")
+    made = held_out(config, tmp_path / "data")
+    with tarfile.open(next(made.glob("*.tar"))) as copied:
+        assert copied.extractfile("000000.jpg").read() == jpeg(7)
+        assert copied.getnames() == ["000000.jpg", "000000.json", "000001.json"]
+    dataset = ShardDataset(made, "test")
+    assert [dataset.has_image(i) for i in (0, 1)] == [True, False]
+    assert [q.follows for q in dataset.questions(0)] == [False, True]
+
+
 def test_a_damaged_copy_is_made_again(folder, tmp_path):
     config = StreamConfig(train="x", test=f"{folder}/*.tar", test_samples=2)
     (shard_file,) = held_out(config, tmp_path).glob("*.tar")
@@ -530,7 +543,11 @@ def test_held_out_samples_leave_out_broken_ones_but_no_shard(tmp_path):
     (tmp_path / "x-0.tar").write_bytes(good)
     (tmp_path / "x-1.tar").write_bytes(b"")
     config = StreamConfig(train="x", test=f"{tmp_path}/x-0.tar")
-    assert len(ShardDataset(held_out(config, tmp_path / "data"), "test")) == 1
+    dataset = ShardDataset(held_out(config, tmp_path / "data"), "test")
+    assert len(dataset) == 1
+    (skipped,) = dataset.manifest.skipped
+    assert skipped["id"] == "a" and skipped["file"] == str(tmp_path / "x-0.tar")
+    assert "must be an object" in skipped["reason"]
     config = StreamConfig(train="x", test=f"{tmp_path}/x-*.tar")
     with pytest.raises(LabError, match=r"x-1\.tar: the shard cannot be read"):
         held_out(config, tmp_path / "other", waits=())
