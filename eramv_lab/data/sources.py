@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import glob
+import itertools
 import json
+import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+from braceexpand import braceexpand
 
 from eramv_lab.errors import UserError
 
@@ -63,6 +69,8 @@ class ShardsConfig:
 
 SCHEMES = ("", "file", "http", "https", "s3", "gs", "gcs", "az", "abfs", "hf", "memory", "ftp")
 """Schemes of addresses that are opened, all by fsspec; nothing is ever run to read one."""
+LOCAL = ("", "file")
+MOST_ADDRESSES = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,18 +87,34 @@ class StreamConfig:
     """Samples that wait in the buffer from which the next one is drawn."""
 
     def check(self) -> Iterator[str]:
-        """Texts of what is wrong: an address that is not opened, a number below 1."""
-        for key in ("train", "test"):
-            address = getattr(self, key)
-            scheme = urlsplit(address).scheme
-            if not address.strip() or address.startswith("pipe:"):
-                yield f"{key} is {address!r}: commands are never run, give an address"
-            elif scheme not in SCHEMES:
-                known = ", ".join(s for s in SCHEMES if s)
-                yield f"{key} is {address!r}: {scheme} is not opened; a path or {known}"
+        """Texts of what is wrong: addresses that are not opened or not there, a number below 1."""
+        for split in ("train", "test"):
+            try:
+                self.addresses(split)
+            except UserError as error:
+                yield from (problem.render() for problem in error.problems)
         for key in ("test_samples", "shuffle"):
             if getattr(self, key) < 1:
                 yield f"{key} is {getattr(self, key)}, must be at least 1"
+
+    def addresses(self, split: str) -> list[str]:
+        """The tars of a split, each by its own address: braces filled in, local patterns found.
+
+        Raises UserError where braces do not close or stand for too many tars, where an address
+        is not opened, and where no local file matches.
+        """
+        written: str = getattr(self, split)
+        try:
+            expanded = _expanded(written)
+        except ValueError as error:
+            raise UserError(f"{split} is {written!r}: {error}") from None
+        # every address is looked at once its braces are gone: `{pipe:,}x` is none before
+        if wrong := next(filter(None, map(_refused, expanded)), None):
+            raise UserError(f"{split} is {written!r}: {wrong}")
+        found = [(address, _found(address)) for address in expanded]
+        if missing := next((address for address, files in found if not files), None):
+            raise UserError(f"{split} is {written!r}: no file {missing}")
+        return [file for _, files in found for file in files]
 
     def sizes(self) -> dict[str, int]:
         """Nothing is known before it was read."""
@@ -103,3 +127,46 @@ class StreamConfig:
     def identity(self) -> Any:
         """None: the addresses say it."""
         return None
+
+
+def _expanded(written: str) -> list[str]:
+    # braceexpand holds each range in memory, so it is measured first
+    ranges = re.findall(r"\{(-?\d+)\.\.(-?\d+)", written)
+    if math.prod(abs(int(last) - int(first)) + 1 for first, last in ranges) > MOST_ADDRESSES:
+        raise ValueError(f"more than {MOST_ADDRESSES:,} addresses")
+    expanded = list(itertools.islice(braceexpand(written), MOST_ADDRESSES + 1))
+    if len(expanded) > MOST_ADDRESSES:
+        raise ValueError(f"more than {MOST_ADDRESSES:,} addresses")
+    return expanded
+
+
+def _refused(address: str) -> str | None:
+    """Why an address is not opened."""
+    try:
+        scheme = urlsplit(address).scheme
+    except ValueError as error:
+        return f"no address ({error})"
+    if scheme == "pipe":
+        return "commands are never run"
+    if not address.strip() or scheme not in SCHEMES or "::" in address:
+        known = ", ".join(s for s in SCHEMES if s)
+        return f"{address!r} is not opened; a path, or an address of {known}"
+    if scheme not in LOCAL and "*" in address:
+        return "a pattern is for local files; for others write {000..099}"
+    return None
+
+
+def _found(address: str) -> list[str]:
+    if urlsplit(address).scheme not in LOCAL:
+        return [address]
+    path = Path(address.removeprefix("file://")).expanduser()
+    names = [str(path)] if path.is_file() else sorted(glob.glob(str(path)))
+    return [name for name in names if Path(name).is_file()]
+
+
+def public(address: str) -> str:
+    """An address without what may be secret in it: the password and the signature."""
+    if urlsplit(address).scheme in LOCAL:
+        return address
+    parts = urlsplit(address)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
