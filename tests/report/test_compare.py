@@ -223,6 +223,18 @@ def test_names_that_stand_for_nothing(tmp_path: Path, write_study: Write):
         compare.main(["ablation_ca/eramv-s0-a1b2c3d4"], tmp_path)
 
 
+def test_a_plot_is_refused_by_its_ending_before_any_work(
+    tmp_path: Path, write_study: Write, capsys
+):
+    write_study(tmp_path / "runs", arms=("eramv",), seeds=(0,), images=2)
+    for name in ("new/x.xyz", "new/x", "new/x.npz", "new/.png"):
+        with pytest.raises(UserError, match=r"--plot: .*\n    allowed: \.png, \.pdf, \.svg"):
+            compare.main(["ablation_ca"], tmp_path / "runs", plot=tmp_path / name)
+    assert capsys.readouterr().out == "" and not (tmp_path / "new").exists()
+    assert compare.main(["ablation_ca"], tmp_path / "runs", plot=tmp_path / "new" / "x.PDF") == 0
+    assert (tmp_path / "new" / "x.PDF").read_bytes().startswith(b"%PDF")
+
+
 def test_several_studies_and_run_folders(tmp_path: Path, write_study: Write, capsys):
     write_study(tmp_path / "a", arms=("eramv", "llava"), seeds=(0,))
     write_study(tmp_path / "b", arms=("eramv",), seeds=(0, 1)).rename(tmp_path / "a" / "other")
