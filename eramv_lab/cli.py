@@ -78,7 +78,9 @@ def compare(
         typer.Argument(help="Studies or run folders.", autocompletion=complete.studies),
     ],
     as_json: AsJson = False,
-    plot: Annotated[Path | None, typer.Option(help="Draw accuracy against FLOPs here.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw accuracy against FLOPs: a png, pdf or svg.")
+    ] = None,
     runs: Runs = Path("runs"),
 ) -> None:
     """Show what differs between arms, their accuracy with its interval, and their cost."""

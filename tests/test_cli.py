@@ -184,6 +184,7 @@ BAD = [
     (["ui", "--port", "99999999"], "--port"),
     (["compare"], "names"),
     (["compare", "nothing"], "nothing"),
+    (["compare", "nothing", "--plot", "new/x.xyz"], "allowed: .png, .pdf, .svg"),
 ]
 
 

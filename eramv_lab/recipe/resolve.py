@@ -123,7 +123,7 @@ def _plugins(value: Any, problems: list[Problem]) -> tuple[str, ...]:
     for name in names:
         try:
             missing = load_plugins([name])
-        except Exception as error:  # a plugin is foreign code: whatever it raises is reported
+        except (Exception, SystemExit) as error:  # foreign code: all but Ctrl-C is reported
             message = f"plugin {name!r} failed: {type(error).__name__}: {error}"
             missing = [Problem(message=message)]
         problems += [replace(p, key="plugins") for p in missing]

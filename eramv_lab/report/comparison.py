@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -171,7 +171,9 @@ def _scores(runs: Sequence[Run], keys: Sequence[str]) -> np.ndarray:
 
 def _cost(runs: Sequence[Run]) -> dict[str, float]:
     """Means over seeds of every number that each run's row or price has."""
-    tables: list[Mapping[str, Any]] = [{**run.result.get("cost", {}), **run.row} for run in runs]
+    tables: list[Mapping[str, Any]] = [
+        {**(run.result.get("cost") or {}), **run.row} for run in runs
+    ]
     skip = {"accuracy", "accuracy_low", "accuracy_high", "n"}
     return {
         key: statistics.fmean(float(table[key]) for table in tables)
@@ -180,16 +182,16 @@ def _cost(runs: Sequence[Run]) -> dict[str, float]:
     }
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _plain_selector(recipe: Mapping[str, Any]) -> str | None:
-    model = recipe.get("model", {})
+    model = recipe.get("model") or {}
     if any(model.get(slot, "none") not in ("none", None, []) for slot in ("band", "reducer")):
         return None
     anchors = model.get("anchors", "none")
-    return str(anchors["type"] if isinstance(anchors, Mapping) else anchors)
+    return str(anchors.get("type") if isinstance(anchors, Mapping) else anchors)
 
 
 def _differences(
@@ -227,7 +229,7 @@ def _expectations(
         if arm.accuracy
     }
     seconds = [run.row.get("seconds") for arm in finished for run in arm.runs]
-    longest = max((s for s in seconds if s is not None), default=None)
+    longest = max((s for s in seconds if _is_number(s)), default=None)
     return expect.check(bounds, values, None if longest is None else longest / 60)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 
 def differing(flat: Sequence[Mapping[str, str]]) -> dict[str, list[str]]:
@@ -32,13 +32,17 @@ def flatten(recipe: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
             flat |= flatten(value)
         elif key == "type" and prefix and not isinstance(recipe.get("layers"), list):
             flat[prefix] = str(value)
-        elif key == "layers" and isinstance(value, list) and prefix:
+        elif key == "layers" and prefix and _is_layers(value):
             flat[prefix] = ranges(value)
         elif isinstance(value, Mapping):
             flat |= flatten(value, name)
         else:
             flat[name] = plain(value)
     return flat
+
+
+def _is_layers(value: Any) -> TypeGuard[list[int]]:
+    return isinstance(value, list) and all(isinstance(layer, int) for layer in value)
 
 
 def plain(value: Any) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eramv_lab.errors import LabError
 from eramv_lab.evaluate.statistics import Estimate
 from eramv_lab.report import style
 from eramv_lab.report.comparison import ArmResult, Comparison
@@ -124,13 +125,18 @@ def draw_curves(arms: Sequence[Arm], file: Path, name: str = "val/accuracy") -> 
 
 
 def read_curve(file: Path, name: str) -> list[tuple[float, float]]:
-    """(step, value) of the curve `name` in a `step,name,value` file; empty where there is none."""
+    """(step, value) of the curve `name` in a `step,name,value` file; empty where there is none.
+
+    Raises LabError for a file that holds something else.
+    """
     try:
-        with file.open(newline="") as lines:
+        with file.open(newline="", encoding="utf-8") as lines:
             rows = [row for row in csv.DictReader(lines) if row.get("name") == name]
+        return sorted((float(row["step"]), float(row["value"])) for row in rows)
     except FileNotFoundError:
         return []
-    return sorted((float(row["step"]), float(row["value"])) for row in rows)
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        raise LabError(f"{file} is not a table of step, name, value: {error!r}") from error
 
 
 def _null_lines(axes: Axes, points: Sequence[Point]) -> None:

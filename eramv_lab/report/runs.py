@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,21 +10,46 @@ from pathlib import Path
 from typing import Any
 
 from eramv_lab.errors import LabError, Problem, UserError, nearest
-from eramv_lab.recipe.schema import NEUTRAL
+from eramv_lab.recipe.schema import METRICS, NEUTRAL
+from eramv_lab.report.answers import Answer, read_answers
 from eramv_lab.report.differences import flatten
+from eramv_lab.report.shape import (
+    Key,
+    Shape,
+    is_number,
+    is_object,
+    is_text,
+    is_whole,
+    list_of,
+    read_object,
+)
 
 FOLDER = re.compile(r"(?P<arm>.+)-s(?P<seed>\d+)-(?P<hash>[0-9a-f]{8})")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """One scored question."""
-
-    image: str
-    type: str
-    question: str
-    answer: str
-    score: float
+_TEXT = Key(what="a name", sound=is_text)
+_WHOLE = Key(what="a whole number from 0", sound=is_whole)
+_MAYBE_OBJECT = Key(what="keys and values", sound=is_object, needed=False)
+_MAYBE_NUMBER = Key(what="a number", sound=is_number, needed=False)
+RESULT: Shape = {
+    "study": _TEXT,
+    "arm": _TEXT,
+    "seed": _WHOLE,
+    "row": Key(
+        what="numbers by name", sound=lambda v: is_object(v) and any(map(is_number, v.values()))
+    ),
+    **{f"row.{name}": _MAYBE_NUMBER for name in METRICS},
+    **{name: _MAYBE_OBJECT for name in ("recipe", "recipe.model", "cost")},
+}
+"""What result.json must hold."""
+STUDY: Shape = {
+    "study": _TEXT,
+    "arms": Key(what="names of arms", sound=lambda v: list_of(is_text)(v) and v != []),
+    "seeds": Key(what="whole numbers from 0", sound=list_of(is_whole), needed=False),
+    "question": Key(what="a sentence", sound=lambda v: isinstance(v, str), needed=False),
+    "expect": _MAYBE_OBJECT,
+}
+"""What study.json must hold."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +77,7 @@ class Run:
     @cached_property
     def recipe(self) -> dict[str, Any]:
         """The resolved recipe of the arm, without its seed."""
-        return {k: v for k, v in self.result.get("recipe", {}).items() if k != "seed"}
+        return {k: v for k, v in (self.result.get("recipe") or {}).items() if k != "seed"}
 
     @cached_property
     def meaning(self) -> dict[str, str]:
@@ -62,28 +86,8 @@ class Run:
 
     @cached_property
     def answers(self) -> dict[str, Answer]:
-        """Every question of the evaluation by key; an unscored one counts as wrong.
-
-        Raises LabError where the file is missing, broken, or holds a key twice.
-        """
-        file = self.folder / "predictions.jsonl"
-        found: dict[str, Answer] = {}
-        try:
-            # not splitlines(): an answer may hold a line separator such as U+2028
-            for line in file.read_text(encoding="utf-8").rstrip("\n").split("\n"):
-                item = json.loads(line)
-                if item["key"] in found:
-                    raise LabError(f"{file}: the key {item['key']!r} stands there twice")
-                found[item["key"]] = Answer(
-                    image=str(item["image"]),
-                    type=str(item["type"]),
-                    question=str(item["question"]),
-                    answer=str(item["answer"]),
-                    score=float(item["score"] or 0),
-                )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise LabError(f"{file} cannot be read: {error!r}") from error
-        return found
+        """Every question of the evaluation by key. Raises LabError where it cannot be read."""
+        return read_answers(self.folder / "predictions.jsonl")
 
 
 @dataclass(kw_only=True)
@@ -160,11 +164,12 @@ def find_study(folder: Path) -> Found:
     """A study's arms in the order of its recipe, with what is missing.
 
     Seeds of an arm are only put together where their recipes are the same: the one that finished
-    last decides, and results of another recipe are left out with a note.
+    last decides, and results of another recipe are left out with a note. Raises LabError for a
+    file of the study that cannot be read.
     """
     try:
-        study = json.loads((folder / "study.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        study = read_object(folder / "study.json", STUDY, "the plan of a study")
+    except OSError as error:
         raise LabError(f"{folder / 'study.json'} cannot be read: {error}") from error
     by_arm = {name: Arm(name=name) for name in study["arms"]}
     finished: dict[str, list[Run]] = {name: [] for name in by_arm}
@@ -177,6 +182,11 @@ def find_study(folder: Path) -> Found:
         if run is None:
             failed = (child / "error.txt").is_file()
             states[name["arm"], int(name["seed"])] = "failed" if failed else "not finished"
+        elif (run.arm, run.seed) != (name["arm"], int(name["seed"])):
+            raise LabError(
+                f"{child / 'result.json'} is of arm {run.arm} and seed {run.seed}, "
+                "which is not what its folder is called"
+            )
         else:
             finished[run.arm].append(run)
     notes: list[str] = []
@@ -189,7 +199,7 @@ def find_study(folder: Path) -> Found:
             )
         latest = {run.seed: run for run in same}
         arm.runs = [latest[seed] for seed in sorted(latest)]
-        for seed in study.get("seeds", []):
+        for seed in study.get("seeds") or []:
             if seed not in latest:
                 arm.missing[seed] = states.get((name, seed), "not run")
     return Found(
@@ -202,13 +212,14 @@ def find_study(folder: Path) -> Found:
 
 
 def read_run(folder: Path) -> Run | None:
-    """The finished fit in `folder`, None where there is no result (yet)."""
+    """The finished fit in `folder`, None where there is no result (yet).
+
+    Raises LabError with all that is missing or wrong in the result.
+    """
     try:
-        return Run(folder, json.loads((folder / "result.json").read_text(encoding="utf-8")))
+        return Run(folder, read_object(folder / "result.json", RESULT, "a fit's result"))
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise LabError(f"{folder / 'result.json'} cannot be read: {error}") from error
 
 
 def _find_one(name: str, runs: Path) -> Found:

@@ -56,7 +56,7 @@ def drawing(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
 def save(figure: Figure, file: Path) -> Path:
     """Write the figure in the format that the name ends in; the same data, the same bytes."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    dated = {".svg": "Date", ".pdf": "CreationDate"}.get(file.suffix)
+    dated = {".svg": "Date", ".pdf": "CreationDate"}.get(file.suffix.lower())
     figure.savefig(file, dpi=150, metadata={dated: None} if dated else None)
     return file
 

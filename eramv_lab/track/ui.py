@@ -25,8 +25,8 @@ PATIENCE = 120.0  # seconds that the server may take to answer
 def serve(runs: Path, port: int = 5000, open_browser: bool = False) -> int:
     """Serve the runs on http://127.0.0.1:port until Ctrl-C (or SIGTERM); returns 0.
 
-    Raises UserError where there are no runs or the port is taken, LabError where the server ends
-    by itself.
+    Raises UserError where there are no runs or the port is taken, LabError where the store cannot
+    be read or the server ends by itself.
     """
     if not (runs / DATABASE).is_file():
         raise UserError(f"{runs}/ has no {DATABASE}: there are no runs yet, run `fit` first")
@@ -52,9 +52,21 @@ def serve(runs: Path, port: int = 5000, open_browser: bool = False) -> int:
 
 
 def page_links(uri: str, most: int = 5) -> list[tuple[str, str]]:
-    """(what it shows, path) for the last studies: the page with charts, and the plain list."""
+    """(what it shows, path) for the last studies: the page with charts, and the plain list.
+
+    Raises LabError where the store cannot be read.
+    """
+    try:
+        studies = studies_of(uri)
+    except Exception as error:  # MLflow, SQLAlchemy and alembic each raise their own
+        file, reason = uri.removeprefix("sqlite:///"), str(error).split("\n", 1)[0]
+        raise LabError(
+            f"{file} cannot be read: {reason}\n    If it is damaged, move it away: it only shows "
+            "the runs, whose results lie safe in their own folders, and the next `fit` begins "
+            "a new one."
+        ) from error
     links: list[tuple[str, str]] = []
-    for experiment_id, study in studies_of(uri)[:most]:
+    for experiment_id, study in studies[:most]:
         key = save_view(uri, experiment_id, study)
         if key is not None:
             links.append((study, view_link(experiment_id, key)))

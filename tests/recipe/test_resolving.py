@@ -163,6 +163,9 @@ def test_plugins_add_components(write, monkeypatch):
     write("broken_plugin.py", "1 / 0\n")
     (problem,) = problems_of(path, "plugins=broken_plugin", "model.bridge=mlp")
     assert "ZeroDivisionError" in problem.message
+    write("leaving_plugin.py", "import sys\nsys.exit(0)\n")
+    (problem,) = problems_of(path, "plugins=leaving_plugin", "model.bridge=mlp")
+    assert problem.message == "plugin 'leaving_plugin' failed: SystemExit: 0"
 
 
 # --- what is wrong with others

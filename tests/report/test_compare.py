@@ -135,18 +135,79 @@ def test_an_answer_may_hold_a_line_separator(tmp_path: Path, write_study: Write)
 
 
 def test_broken_predictions_are_named(tmp_path: Path, write_study: Write):
-    study = write_study(tmp_path, arms=("eramv",), seeds=(0,))
+    study = write_study(tmp_path, arms=("eramv",), seeds=(0,), images=1)
     file = study / "eramv-s0-a1b2c3d4" / "predictions.jsonl"
     text = file.read_text()
+    scored = text.splitlines()[0].rsplit('"score"', 1)[0] + '"score": {}, "status": "ok"}'
     for broken, message in (
-        (text + text.splitlines()[0], "twice"),
-        ("{}", "KeyError"),
-        ("", "cannot be read"),
-        ("no json", "cannot be read"),
+        (text + text.splitlines()[0], r"jsonl:9: the key .* twice"),
+        ("{}", r"jsonl:1 is not a scored question: key is missing; .*; score is missing"),
+        ("", "jsonl:1 cannot be read"),
+        (text + "no json", "jsonl:9 cannot be read"),
+        ("[]", r"expected an object, found \[\]"),
+        (scored.replace("{}", "1.5"), "score: expected a number from 0 to 1, found 1.5"),
+        (scored.replace("{}", "-1"), "found -1"),
+        (scored.replace("{}", "NaN"), "found NaN"),
+        (scored.replace("{}", '"1"'), 'found "1"'),
+        (scored.replace("{}", "true"), "found true"),
     ):
         file.write_text(broken)
         with pytest.raises(LabError, match=message):
             compare.compare_study(study)
+    file.write_text("\n".join([scored.replace("{}", "null"), *text.splitlines()[1:]]))
+    assert compare.compare_study(study).arms[0].per_seed  # not scored: wrong
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(LabError, match="jsonl cannot be read"):
+        compare.compare_study(study)
+
+
+SHAPES = [
+    ("study.json", "[]", r"study.json is not the plan of a study: expected an object, found \[\]"),
+    ("study.json", "{}", "study is missing; arms is missing"),
+    ("study.json", {"arms": "abc"}, 'arms: expected names of arms, found "abc"'),
+    ("study.json", {"arms": []}, r"found \[\]"),
+    ("study.json", {"arms": [["eramv"]]}, r"found \[\["),
+    ("study.json", {"seeds": 3, "expect": [1]}, "seeds: .*, found 3; expect: .*, found"),
+    ("study.json", {"question": 3}, "question: expected a sentence, found 3"),
+    ("study.json", "[" * 100_000, "study.json cannot be read"),
+    ("result.json", "[]", r"result.json is not a fit's result: expected an object, found \[\]"),
+    ("result.json", "3", "expected an object, found 3"),
+    ("result.json", "{}", "study is missing; arm is missing; seed is missing; row is missing"),
+    ("result.json", {"arm": None, "seed": "0"}, 'arm: .*, found null; seed: .*, found "0"'),
+    ("result.json", {"arm": "llava"}, "of arm llava and seed 0, which is not what its folder"),
+    ("result.json", {"seed": 4}, "of arm eramv and seed 4, which is not what its folder"),
+    ("result.json", {"row": []}, r"row: expected numbers by name, found \[\]"),
+    ("result.json", {"row": {}}, r"row: expected numbers by name, found \{\}"),
+    ("result.json", {"row": {"accuracy": "good", "n": 3}}, 'row.accuracy: .*, found "good"'),
+    ("result.json", {"row": {"seconds": "3", "n": 3}}, 'row.seconds: .*, found "3"'),
+    ("result.json", {"cost": [3], "recipe": "x"}, r"recipe: .*, found \"x\"; cost: .*, found \[3"),
+    ("result.json", {"recipe": {"model": "x" * 99}}, r"recipe.model: .*, found \"x+\.\.\."),
+]
+
+
+@pytest.mark.parametrize(("name", "change", "message"), SHAPES)
+def test_json_of_another_shape_is_one_message(
+    tmp_path: Path, write_study: Write, name: str, change: dict | str, message: str
+):
+    study = write_study(tmp_path, arms=("eramv",), seeds=(0,), images=1)
+    file = study / name if name == "study.json" else study / "eramv-s0-a1b2c3d4" / name
+    whole = change if isinstance(change, str) else json.dumps(json.loads(file.read_text()) | change)
+    file.write_text(whole)
+    with pytest.raises(LabError, match=message) as caught:
+        compare.compare_study(study)
+    assert str(caught.value).startswith(f"{file}") and "\n" not in str(caught.value)
+
+
+def test_results_may_lack_what_is_only_shown(tmp_path: Path, write_study: Write, capsys):
+    study = write_study(tmp_path, arms=("eramv",), seeds=(0,), images=2)
+    file = study / "eramv-s0-a1b2c3d4" / "result.json"
+    sparse = {"study": "ablation_ca", "arm": "eramv", "seed": 0, "row": {"seconds": float("nan")}}
+    for more in ({}, {"recipe": None, "cost": None}, {"recipe": {"model": {"anchors": {}}}}):
+        file.write_text(json.dumps(sparse | more))
+        assert compare.main(["ablation_ca"], tmp_path, json=True) == 0
+    odd = {"recipe": {"model": {"band": {"layers": ["a", 2]}}}}
+    file.write_text(json.dumps(sparse | odd))
+    assert compare.main(["ablation_ca/eramv-s0-a1b2c3d4"], tmp_path) == 0
 
 
 def test_names_that_stand_for_nothing(tmp_path: Path, write_study: Write):
@@ -160,6 +221,18 @@ def test_names_that_stand_for_nothing(tmp_path: Path, write_study: Write):
     (study / "eramv-s0-a1b2c3d4").mkdir()
     with pytest.raises(UserError, match="has not finished"):
         compare.main(["ablation_ca/eramv-s0-a1b2c3d4"], tmp_path)
+
+
+def test_a_plot_is_refused_by_its_ending_before_any_work(
+    tmp_path: Path, write_study: Write, capsys
+):
+    write_study(tmp_path / "runs", arms=("eramv",), seeds=(0,), images=2)
+    for name in ("new/x.xyz", "new/x", "new/x.npz", "new/.png"):
+        with pytest.raises(UserError, match=r"--plot: .*\n    allowed: \.png, \.pdf, \.svg"):
+            compare.main(["ablation_ca"], tmp_path / "runs", plot=tmp_path / name)
+    assert capsys.readouterr().out == "" and not (tmp_path / "new").exists()
+    assert compare.main(["ablation_ca"], tmp_path / "runs", plot=tmp_path / "new" / "x.PDF") == 0
+    assert (tmp_path / "new" / "x.PDF").read_bytes().startswith(b"%PDF")
 
 
 def test_several_studies_and_run_folders(tmp_path: Path, write_study: Write, capsys):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from eramv_lab.errors import LabError
 from eramv_lab.report import artifacts, compare, numbers, plots, style, table
 from eramv_lab.report.comparison import Comparison
 from eramv_lab.report.differences import ranges, short_names
@@ -116,6 +117,11 @@ def test_plot_of_one_arm_and_of_one_price(
     (tmp_path / "x" / "ablation_ca" / "eramv-s0-a1b2c3d4" / "curves.csv").unlink()
     arms = find_study(tmp_path / "x" / "ablation_ca").arms
     assert plots.draw_curves(arms, tmp_path / "none.png") is None
+    broken = tmp_path / "curves.csv"
+    for text in ("step,name,value\n1,val/accuracy,high\n", "name\nval/accuracy\n"):
+        broken.write_text(text)
+        with pytest.raises(LabError, match=r"curves\.csv is not a table of step, name, value"):
+            plots.read_curve(broken, "val/accuracy")
 
 
 def test_labels_do_not_cover_each_other(tmp_path: Path):

@@ -3,12 +3,13 @@
 import base64
 import json
 import socket
+import subprocess
 import zlib
 from pathlib import Path
 
 import pytest
 
-from eramv_lab.errors import UserError
+from eramv_lab.errors import LabError, UserError
 from eramv_lab.track import ui, view
 from eramv_lab.track.params import short_params
 from eramv_lab.track.store import client_of, start_study
@@ -77,6 +78,23 @@ def test_a_view_that_cannot_be_written_is_a_warning(uri: str):
 def test_ui_without_runs(tmp_path: Path):
     with pytest.raises(UserError, match="no runs yet"):
         ui.serve(tmp_path)
+
+
+def test_ui_with_a_broken_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    file = tmp_path / ui.DATABASE
+    file.write_bytes(b"no database " * 400)
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*_: object) -> subprocess.Popen[bytes]:
+        started.append(subprocess.Popen(["sleep", "60"], start_new_session=True))
+        return started[0]
+
+    monkeypatch.setattr(ui, "_start", start)
+    monkeypatch.setattr(ui, "_check_port", lambda port: None)
+    with pytest.raises(LabError, match=r"not a database\n.* move it away") as caught:
+        ui.serve(tmp_path)
+    assert str(caught.value).startswith(f"{file} cannot be read: ")
+    assert started[0].poll() is not None and file.exists()
 
 
 def test_ui_with_a_taken_port(runs: Path):
