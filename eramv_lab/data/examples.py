@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch.utils.data import Dataset
 
@@ -153,6 +154,27 @@ class PromptBatch:
     def __call__(self, fetched: Fetched) -> Batch:
         batch = self.collator.prompts(fetched.questions, fetched.pictured) | fetched.vision
         return batch | _beside(fetched)
+
+
+@dataclass(frozen=True)
+class StreamBatch:
+    """`collate_fn` of training from a stream."""
+
+    collator: Collator
+    pixels: Pixels
+    count: int
+    """At most so many questions of each sample, the first ones."""
+
+    def __call__(self, streamed: Any) -> Batch:
+        """The batch of a `stream.StreamedBatch`."""
+        images = [s.image_HWC for s in streamed.samples if s.image_HWC is not None]
+        fetched = Fetched(
+            vision={"pixel_values": self.pixels(images)} if images else {},
+            questions=[s.questions[: self.count] for s in streamed.samples],
+            pictured=[s.image_HWC is not None for s in streamed.samples],
+            broken={error.key: error.reason for error in streamed.broken},
+        )
+        return TrainBatch(self.collator)(fetched)
 
 
 def _beside(fetched: Fetched) -> Batch:

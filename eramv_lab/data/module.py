@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from eramv_lab.data.collate import Collator, can_pack
-from eramv_lab.data.examples import Examples, PromptBatch, TrainBatch
+from eramv_lab.data.examples import Examples, PromptBatch, StreamBatch, TrainBatch
 from eramv_lab.data.features import FeatureStore, size_of
 from eramv_lab.data.make import make_data
 from eramv_lab.data.order import Batches
@@ -41,11 +42,11 @@ def local_folder(data: DataConfig, split: str, *, shown: bool = True) -> Path:
         return make_data(data.source, data.folder, shown=shown)
     if data.type == "shards":
         return Path(data.source.path).expanduser()
-    from eramv_lab.data.stream import held_out  # webdataset is slow to import
-
     if split != "test":
         raise ValueError("a stream has no local training split")
-    return held_out(data.source, Path(data.folder))
+    from eramv_lab.data.held_out import held_out  # webdataset is slow to import
+
+    return held_out(data.source, data.folder, shown=shown)
 
 
 class LabData(LightningDataModule):
@@ -160,7 +161,9 @@ class LabData(LightningDataModule):
         if self.data.type == "shards":
             told["name"] = Path(self.data.source.path).name
         if self.streams:
-            told["resume"] = "not exactly resumable: a run that was cut off goes on with other data"
+            from eramv_lab.data.stream import NOT_RESUMABLE
+
+            told["resume"] = NOT_RESUMABLE
         return told
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
@@ -178,7 +181,7 @@ class LabData(LightningDataModule):
         """One iteration over the whole training: `steps x accumulate` batches, over epochs."""
         last = self.train.steps * self.train.accumulate
         if self.streams:
-            return self._stream(last - self.first_batch)
+            return self._stream()
         part = self._asking("train")
         lengths = part.lengths() if self.train.by_length else None
         batches = self._batches(len(part), self.train.images, shuffle=True, lengths=lengths)
@@ -200,6 +203,24 @@ class LabData(LightningDataModule):
         return self._loader(part, batches, PromptBatch(self.collator))
 
     test_dataloader = predict_dataloader = prompt_dataloader
+
+    def _stream(self) -> DataLoader[Any]:
+        """Batches without end; the Trainer counts them."""
+        from eramv_lab.data.stream import StreamDataset
+
+        rank, ranks = self._ranks()
+        stream = StreamDataset(
+            self.data.source,
+            "train",
+            seed=self.seed,
+            rank=rank,
+            ranks=ranks,
+            start_epoch=self.first_batch,
+        )
+        rank_zero_info(stream.describe())
+        stream.probe()
+        collate = StreamBatch(self.collator, self.pixels, self.train.questions)
+        return self._loader(stream.batches(self.train.images), None, collate)
 
     def _asking(self, split: str) -> Examples:
         whole = self.examples(split)
