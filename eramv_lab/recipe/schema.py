@@ -122,7 +122,7 @@ class TrainConfig:
     validate_every: Whole = 50
     """Steps between two looks at the held-out split; 0: only the evaluation at the end."""
     validate_images: Count = 64
-    """Held-out images of such a look."""
+    """Held-out images of such a look, at most."""
     log_every: Count = 10
     """Steps between two points of the training curves."""
     workers: Whole = 0
@@ -243,7 +243,6 @@ def check_sizes(
     wanted = (
         ("train.images", train.images, "train", "images"),
         ("train.questions", train.questions, "questions", "questions an image"),
-        ("train.validate_images", train.validate_images, "test", "held-out images"),
         ("evaluate.images", evaluate.images or 0, "test", "held-out images"),
     )
     for key, number, place, what in wanted:

@@ -135,7 +135,8 @@ class LitArm(LightningModule):
         batch = repeat_images(batch)
         out = self.model(**batch)
         target_BT = batch["labels"][:, 1:]
-        asked_BT = (target_BT != IGNORED) & (target_BT != self.words.eos)
+        ends = torch.tensor(self.words.stops, device=target_BT.device)
+        asked_BT = (target_BT != IGNORED) & ~torch.isin(target_BT, ends)
         right = (out.logits[:, :-1].argmax(-1) == target_BT)[asked_BT].float().mean()
         size = int(batch["input_ids"].shape[0])
         self.log("val/loss", out.loss, batch_size=size, sync_dist=True)

@@ -93,7 +93,7 @@ def gather(value: Any) -> list[Any]:
 
 def _from_slurm() -> None:
     """torchrun's variables from those of srun."""
-    from lightning.pytorch.plugins.environments import SLURMEnvironment
+    from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
     slurm = SLURMEnvironment(auto_requeue=False)
     told = os.environ

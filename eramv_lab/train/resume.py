@@ -44,7 +44,7 @@ class Resume(Callback):
         self,
         folder: Path,
         data: LabData,
-        writer: CurveWriter,
+        writer: CurveWriter | None,
         state: Mapping[str, Any] | None,
         *,
         every: int,
@@ -87,7 +87,7 @@ class Resume(Callback):
         """Write a checkpoint; every process calls this. Raises LabError where it cannot be."""
         self.saved = trainer.global_step
         state = capture(trainer, pl_module)
-        if not trainer.is_global_zero:
+        if self.writer is None:  # not the first process
             return
         state |= {
             **self.about,

@@ -66,7 +66,7 @@ def processes(recipe: Recipe) -> int:
     """Processes that each fit asks for. Raises UserError where that is not one number."""
     asked = {(arm.trainer.devices, arm.trainer.nodes) for arm in recipe.arms.values()}
     (devices, nodes), *others = asked
-    if others or devices == "auto":
+    if others or not isinstance(devices, int):
         raise UserError(
             "started by torchrun or srun, all arms need the same trainer.devices, and a number"
         )

@@ -1,0 +1,110 @@
+"""The command line itself is stopped, requeued and killed; the same line goes on to the same end."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from eramv_lab.train.files import read_json
+from eramv_lab.train.plan import checkpoint_steps
+
+RECIPE = """
+model:
+  vision: tiny
+  anchors: {type: cls_topk, count: 4}
+  connector: mlp2x_gelu
+  language: tiny
+data: {folder: DATA, world: {train: 20, test: 4, questions: 2}}
+train:
+  steps: 40
+  images: 4
+  questions: 2
+  validate_every: 0
+  log_every: 1
+  checkpoint_every: 1
+evaluate: {images: 2}
+trainer: {accelerator: cpu}
+"""
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("survival")
+    (folder / "small.yaml").write_text(RECIPE.replace("DATA", str(folder / "data")))
+    return folder / "small.yaml"
+
+
+def begin(recipe: Path, runs: str, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "eramv_lab", "fit", recipe, "--runs", recipe.parent / runs],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        env=os.environ | environment,
+    )
+
+
+def fit_folder(recipe: Path, runs: str) -> Path | None:
+    return next((recipe.parent / runs / "small").glob("main-s0-*"), None)
+
+
+def wait_for(process: subprocess.Popen[str], recipe: Path, steps: int) -> int:
+    """Until the fit has got so much further than it was; the step where it is."""
+    folder = fit_folder(recipe, "runs")
+    goal = max(checkpoint_steps(folder) if folder else [], default=0) + steps
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        assert process.poll() is None, process.communicate()[0]
+        folder = folder or fit_folder(recipe, "runs")
+        if folder and (at := max(checkpoint_steps(folder), default=0)) >= goal:
+            return at
+        time.sleep(0.02)
+    raise AssertionError("no checkpoint came")
+
+
+def test_stopped_requeued_killed_and_begun_again(recipe: Path) -> None:
+    process = begin(recipe, "runs")
+    at = wait_for(process, recipe, 2)
+    process.send_signal(signal.SIGTERM)
+    told, _ = process.communicate(timeout=60)
+    assert process.returncode == 143 and "stopped by SIGTERM; the same command goes on" in told
+    folder = fit_folder(recipe, "runs")
+    assert folder and max(checkpoint_steps(folder)) >= at and not (folder / "error.txt").exists()
+
+    tools = recipe.parent / "tools"
+    tools.mkdir()
+    (tools / "scontrol").write_text(f'#!/bin/sh\necho "$@" > {recipe.parent}/scontrol.txt\n')
+    (tools / "scontrol").chmod(0o755)
+    path = f"{tools}:{os.environ['PATH']}"
+    process = begin(recipe, "runs", PATH=path, SLURM_JOB_ID="17")
+    wait_for(process, recipe, 2)
+    os.killpg(process.pid, signal.SIGUSR1)  # SLURM warns every process of the step
+    told, _ = process.communicate(timeout=60)
+    assert process.returncode == 143 and "job 17 requeued" in told, told
+    assert (recipe.parent / "scontrol.txt").read_text() == "requeue 17\n"
+
+    process = begin(recipe, "runs")
+    wait_for(process, recipe, 2)
+    process.kill()
+    process.communicate(timeout=60)
+    process = begin(recipe, "runs")
+    told, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, told
+
+    whole = begin(recipe, "whole")
+    assert whole.communicate(timeout=120) and whole.returncode == 0
+    other = fit_folder(recipe, "whole")
+    assert other is not None
+    mine, its = (load_file(f / "model.safetensors") for f in (folder, other))
+    assert all(torch.equal(mine[name], its[name]) for name in mine)
+    assert (folder / "curves.csv").read_text() == (other / "curves.csv").read_text()
+    result = read_json(folder / "result.json")
+    assert result and [s["from_step"] for s in result["stints"]][0] == 0
+    assert 2 <= len(result["stints"]) <= 4
