@@ -98,7 +98,7 @@ def test_damaged_features_say_so(tower, dataset, tmp_path):
 def test_pixels_crop_and_scale():
     import numpy as np
 
-    pixels = replace(Pixels.of(VISION), size=8)
+    pixels = replace(Pixels.of(VISION, "crop"), size=8)
     wide = np.zeros((8, 16, 3), np.uint8)
     wide[:, 4:12] = 255
     assert torch.equal(pixels([wide]), torch.full((1, 3, 8, 8), 2.0))
