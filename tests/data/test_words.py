@@ -194,14 +194,12 @@ def test_text_that_looks_like_a_token_is_text(family: str, folders: Any):
 
 
 def test_no_token_reaches_over_the_start_of_an_answer(tmp_path: Path):
-    """`]` and `(` would be one token of a tokenizer that has learnt them so."""
     template = "{% for m in messages %}{{ m.content + ('s' if m.role == 'user' else eos_token) }}"
     collator = collator_for(hub.make_qwen2(tmp_path, template + "{% endfor %}"))
     turns = [Asked("a", "thi", "tant a", "llava"), Asked("b", "thi", "tant", "llava", follows=True)]
     batch, prompts = collator([turns], [False]), collator.prompts([turns], [False])
     words: Any = collator.words
-    apart = words.tokenizer("thistant", add_special_tokens=False)["input_ids"]
-    assert len(apart) < len(collator.prompt_ids(turns[:1], False)) + 2
+    assert "istan" in words.tokenizer.tokenize("thistant")
     assert learnt(collator, batch) == ["tant a<|endoftext|>", "tant<|endoftext|>"]
     for number in (0, 1):
         row = prompts["input_ids"][number][prompts["attention_mask"][number].bool()]
