@@ -1,16 +1,16 @@
-"""Questions to token batches: packed behind one image, one row each, or prompts to answer."""
+"""Questions to token batches: packed behind one image, a row each, or prompts to answer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from eramv_lab.data.shards import Asked
-from eramv_lab.data.world.vocabulary import BOS, EOS, IDS, IMAGE, PAD, encode
+from eramv_lab.data.words import Words, WorldWords
 from eramv_lab.recipe.model_spec import ModelSpec
 from eramv_lab.slots.prompts.orders import PromptConfig
 
@@ -18,27 +18,19 @@ IGNORED = -100
 Batch = dict[str, Any]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Words:
-    """How text becomes ids: by default the made world's closed list of words."""
-
-    encode: Callable[[str], list[int]] = encode
-    image: str = IMAGE
-    bos: int = IDS[BOS]
-    eos: int = IDS[EOS]
-    pad: int = IDS[PAD]
-
-
 @dataclass(slots=True)
 class _Row:
     ids: list[int]
     labels: list[int]
     segments: list[int]
+    image: int = 0
+    """Where the rows of its image end; 0: it has none."""
 
-    def add(self, ids: list[int], *, segment: int, supervised: bool = False) -> None:
-        self.ids += ids
-        self.labels += ids if supervised else [IGNORED] * len(ids)
-        self.segments += [segment] * len(ids)
+    def add(self, other: _Row, start: int, stop: int | None, segment: int) -> None:
+        """Put a stretch of another row behind this one."""
+        self.ids += other.ids[start:stop]
+        self.labels += other.labels[start:stop]
+        self.segments += [segment] * (len(self.ids) - len(self.segments))
 
 
 def can_pack(spec: ModelSpec) -> bool:
@@ -49,7 +41,19 @@ def can_pack(spec: ModelSpec) -> bool:
     """
     prompt: PromptConfig = spec.prompt
     ranked = any(event.rank == "previous" for event in spec.events())
-    return prompt.image_first and prompt.template == "plain" and not ranked
+    return prompt.image_first and prompt.template in ("plain", "caption") and not ranked
+
+
+def conversations(asked: Sequence[Asked]) -> Iterator[list[Asked]]:
+    """The questions of a sample, each with the turns that follow it."""
+    turns: list[Asked] = []
+    for one in asked:
+        if turns and not one.follows:
+            yield turns
+            turns = []
+        turns.append(one)
+    if turns:
+        yield turns
 
 
 @dataclass(frozen=True)
@@ -57,84 +61,147 @@ class Collator:
     """The text side of a batch: answers and the end mark are supervised, nothing else is.
 
     Training batches are padded right, prompts left. `labels` stand where their ids stand; the
-    model shifts them.
+    model shifts them. A sample is a list of questions, of which those that `follows` go on with
+    the conversation; `pictured` says which samples have an image (None: all of them).
     """
 
     prompt: PromptConfig
     visual_rows: int
     """Rows of the sequence that stand for an image (a marker where no anchor enters it)."""
     pack: bool = False
-    """All questions of an image in one row: `segments` is 0 for the image's prefix and 1, 2, ...
-    for its questions; padding is 0 and masked."""
-    words: Words = Words()
+    """All conversations of a sample in one row: `segments` is 0 for the image's prefix and 1, 2,
+    ... for them; padding is 0 and masked."""
+    words: Words = field(default_factory=WorldWords)
+    max_tokens: int | None = None
+    """Longest training row: what is longer is cut at its end, or before an image at its end."""
 
-    @property
-    def image(self) -> str:
-        """The run of placeholders of one image."""
-        return " ".join([self.words.image] * self.visual_rows)
+    def __call__(
+        self, questions: Sequence[Sequence[Asked]], pictured: Sequence[bool] | None = None
+    ) -> Batch:
+        """A training batch of N samples, R rows: one for each conversation, or packed sample.
 
-    def __call__(self, questions: Sequence[Sequence[Asked]]) -> Batch:
-        """A training batch of the questions of each of N images.
-
-        Packed: `input_ids`, `attention_mask`, `labels`, `segments`, all [N,T]. Otherwise a row
-        for each question, and `image_index` [B], the image of each row, in place of `segments`.
+        `input_ids`, `attention_mask`, `labels` [R,T] and `image_counts`, the images (0 or 1) of
+        each row. Packed also `segments` [R,T]; otherwise `image_index` [rows with an image]: which
+        one of the batch's images, those of the pictured samples in order.
         """
-        if not self.pack:
-            rows = [self._row([asked]) for group in questions for asked in group]
-        else:
-            rows = [self._row(group) for group in questions]
+        rows: list[_Row] = []
+        owners: list[int] = []
+        seen = _pictured(questions, pictured)
+        for number, group in enumerate(questions):
+            turns = list(conversations(group))
+            made = [self._row(conversation, seen[number]) for conversation in turns]
+            rows += [self._packed(made)] if self.pack and made else made
+            owners += [number] * (1 if self.pack and made else len(made))
+        for row in rows:
+            self._cut(row)
         batch: Batch = {
             "input_ids": _pad([r.ids for r in rows], self.words.pad),
             "attention_mask": _pad([[1] * len(r.ids) for r in rows], 0),
             "labels": _pad([r.labels for r in rows], IGNORED),
+            "image_counts": tuple(int(seen[owner]) for owner in owners),
         }
         if self.pack:
             batch["segments"] = _pad([r.segments for r in rows], 0)
         else:
-            batch["image_index"] = image_index(questions)
+            batch["image_index"] = _image_index(owners, seen)
         return batch
 
-    def prompts(self, questions: Sequence[Sequence[Asked]]) -> Batch:
-        """What is given to `generate`: a row for each question of each image, padded left.
+    def prompts(
+        self, questions: Sequence[Sequence[Asked]], pictured: Sequence[bool] | None = None
+    ) -> Batch:
+        """What is given to `generate`: a row for each question of each sample, padded left.
 
-        `input_ids`, `attention_mask` [B,T], `image_index` [B], and `asked`, the questions
-        themselves in the order of the rows.
+        The turns before a question stand in front of it, with their own answers. `input_ids`,
+        `attention_mask` [R,T], `image_counts`, `image_index` as in training, and `asked`, the
+        questions themselves in the order of the rows.
         """
-        asked = [a for group in questions for a in group]
-        rows = [self.prompt_ids(a.question) for a in asked]
+        seen = _pictured(questions, pictured)
+        rows: list[list[int]] = []
+        owners: list[int] = []
+        asked: list[Asked] = []
+        for number, group in enumerate(questions):
+            for turns in conversations(group):
+                for last in range(len(turns)):
+                    rows.append(self.prompt_ids(turns[: last + 1], seen[number]))
+                    owners.append(number)
+                    asked.append(turns[last])
         return {
             "input_ids": _pad(rows, self.words.pad, left=True),
             "attention_mask": _pad([[1] * len(ids) for ids in rows], 0, left=True),
-            "image_index": image_index(questions),
+            "image_counts": tuple(int(seen[owner]) for owner in owners),
+            "image_index": _image_index(owners, seen),
             "asked": asked,
         }
 
-    def prompt_ids(self, question: str) -> list[int]:
-        """Ids of a whole prompt, up to where the answer begins."""
-        return [self.words.bos, *self.words.encode(self.prompt.write(question, self.image))]
+    def prompt_ids(self, turns: Sequence[Asked] | str, pictured: bool = True) -> list[int]:
+        """Ids of a whole prompt, up to where the answer to the last of `turns` begins.
 
-    def _row(self, group: Sequence[Asked]) -> _Row:
-        row = _Row([], [], [])
-        if self.pack:
-            row.add([self.words.bos, *self.words.encode(self.image)], segment=0)
-        for number, asked in enumerate(group, 1):
-            if self.pack:
-                row.add(self.words.encode(self.prompt.write(asked.question, "")), segment=number)
-            else:
-                row.add(self.prompt_ids(asked.question), segment=0)
-            answer = [*self.words.encode(asked.answer), self.words.eos]
-            row.add(answer, segment=number, supervised=True)
-        return row
+        A text is a question without turns before it.
+        """
+        if isinstance(turns, str):
+            turns = [Asked("", turns, "", "")]
+        return self._row(turns, pictured, asking=True).ids
+
+    def answer_ids(self, turns: Sequence[Asked], pictured: bool = True) -> list[int]:
+        """Ids of the answer to the last of `turns`, its end left out, as they follow the prompt."""
+        start = len(self.prompt_ids(turns, pictured))
+        ids = self._row(turns, pictured).ids[start:]
+        stop = next((n for n, i in enumerate(ids) if i in self.words.stops), len(ids))
+        return ids[:stop]
+
+    def _row(self, turns: Sequence[Asked], pictured: bool, *, asking: bool = False) -> _Row:
+        """A conversation, its image spread to its rows."""
+        pieces = self.prompt.pieces(
+            [(turn.question, turn.answer) for turn in turns],
+            int(pictured),
+            self.words.chat,
+            asking=asking,
+        )
+        found = self.words.encode(pieces)
+        ids, learnt, end = found.ids, found.learnt, 0
+        if pictured:
+            place, more = ids.index(self.words.image), self.visual_rows - 1
+            end = place + self.visual_rows
+            ids = ids[:place] + [self.words.image] * more + ids[place:]
+            learnt = learnt[:place] + [False] * more + learnt[place:]
+        labels = [i if kept else IGNORED for i, kept in zip(ids, learnt, strict=True)]
+        return _Row(ids, labels, [1] * len(ids), end)
+
+    def _packed(self, rows: Sequence[_Row]) -> _Row:
+        """The rows of one image behind their common prefix."""
+        prefix = rows[0].image or len(self.words.front)
+        packed = _Row([], [], [], rows[0].image)
+        packed.add(rows[0], 0, prefix, 0)
+        for number, row in enumerate(rows, 1):
+            packed.add(row, prefix, None, number)
+        return packed
+
+    def _cut(self, row: _Row) -> None:
+        most = self.max_tokens
+        if most is None or len(row.ids) <= most:
+            return
+        start = row.image - self.visual_rows if row.image else 0
+        for part in (row.ids, row.labels, row.segments):
+            if row.image <= most:
+                del part[most:]
+            else:  # the image stays whole, and words go
+                del part[row.image :]
+                del part[max(most - self.visual_rows, 0) : start]
 
 
-def image_index(questions: Sequence[Sequence[Asked]]) -> Tensor:
-    """[B]: the image that each question is about, rows in order."""
-    counts = torch.tensor([len(group) for group in questions])
-    return torch.repeat_interleave(torch.arange(len(questions)), counts)
+def _pictured(questions: Sequence[Any], pictured: Sequence[bool] | None) -> Sequence[bool]:
+    return [True] * len(questions) if pictured is None else pictured
+
+
+def _image_index(owners: Sequence[int], pictured: Sequence[bool]) -> Tensor:
+    """Which image each row with one shows: samples in order, those without left out."""
+    place = torch.tensor([bool(p) for p in pictured], dtype=torch.long).cumsum(0) - 1
+    shown = [owner for owner in owners if pictured[owner]]
+    return place[torch.tensor(shown, dtype=torch.long)]
 
 
 def repeat_images(batch: Mapping[str, Any]) -> Batch:
-    """The batch as the model takes it: one image per row, gathered by `image_index`.
+    """The batch as the model takes it: an image for each row with one, by `image_index`.
 
     Images travel and wait once each; call this just before the model.
     """

@@ -1,23 +1,54 @@
-"""Scores by greedy generation: prompts of equal length together, one prefill, a step or two."""
+"""Scores by greedy generation: prompts of equal length together, so that no row needs padding."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from eramv_lab.data.collate import Collator, repeat_images
+from eramv_lab.data.collate import Collator, conversations, repeat_images
 from eramv_lab.data.shards import Asked
-from eramv_lab.data.world.vocabulary import WORDS
+from eramv_lab.data.words import Words
 from eramv_lab.evaluate.statistics import wilson
 
 Status = Literal["ok", "empty", "unparsed"]
 Images = Callable[[Sequence[int]], Mapping[str, Any]]
-"""Images by their number, as the model takes them: `pixel_values` or `vision_features`."""
+"""Images by the number of their sample, as the model takes them: `pixel_values` or
+`vision_features`."""
+
+
+class Query(NamedTuple):
+    """One question to be answered, and what stands before it."""
+
+    number: int
+    """Of its sample, for `Images`."""
+    image: str
+    """Key of its sample."""
+    asked: Asked
+    before: tuple[Asked, ...] = ()
+    """Earlier turns of its conversation, whose right answers the model is told."""
+    pictured: bool = True
+    """Whether its sample has an image."""
+
+    @property
+    def turns(self) -> tuple[Asked, ...]:
+        """The conversation up to it."""
+        return (*self.before, self.asked)
+
+
+def queries(
+    number: int, image: str, questions: Sequence[Asked], pictured: bool = True
+) -> list[Query]:
+    """Every question of a sample, each with the turns before it."""
+    return [
+        Query(number, image, asked, tuple(turns[:place]), pictured)
+        for turns in conversations(questions)
+        for place, asked in enumerate(turns)
+    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,65 +97,66 @@ class Evaluation:
 
 def evaluate(
     model: Any,
-    questions: Sequence[tuple[int, str, Asked]],
+    questions: Sequence[Query | tuple[int, str, Asked]],
     images: Images,
     collator: Collator,
     *,
     batch: int = 256,
     max_new_tokens: int = 2,
-    text: Callable[[Sequence[int]], str] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
-    """Ask `model` every one of `questions`: (number of the image, its key, what is asked).
+    """Ask `model` every one of `questions` (`queries` makes them).
 
-    `batch` is the number of questions answered together, `text` turns ids into words (default:
-    the made world's). The model is put in eval mode, and back. Answers are told apart by exact
-    match of their words. `progress` is called with the number of questions done.
+    `images` is never asked for a sample without one. `batch` is the number of questions answered
+    together. The model is put in eval mode, and back. An answer is right where it ended and its
+    words are those expected. `progress` is called with the number of questions done.
     """
-    write = text or world_text
+    asked = [Query(*question) for question in questions]
+    prompts = [collator.prompt_ids(query.turns, query.pictured) for query in asked]
     device = next(model.parameters()).device
     found: dict[int, Prediction] = {}
     training = model.training
     model.eval()
     try:
         with torch.inference_mode():
-            for numbers in batches([q[2].question for q in questions], collator, batch):
-                asked = [questions[n] for n in numbers]
-                inputs = _inputs(asked, images, collator, device)
-                answers_BT, nll_B = _answer(model, inputs, asked, collator, max_new_tokens)
+            for numbers in batches([len(ids) for ids in prompts], batch):
+                group = [asked[n] for n in numbers]
+                inputs = _inputs(group, [prompts[n] for n in numbers], images, device)
+                answers_BT, nll_B = _answer(model, inputs, group, collator, max_new_tokens)
                 for n, ids, nll in zip(numbers, answers_BT.tolist(), nll_B.tolist(), strict=True):
-                    found[n] = _judge(questions[n], ids, nll, collator.words.eos, write)
+                    found[n] = _judge(asked[n], ids, nll, collator.words)
                 if progress:
                     progress(len(found))
     finally:
         model.train(training)
-    return Evaluation(predictions=tuple(found[n] for n in range(len(questions))))
+    return Evaluation(predictions=tuple(found[n] for n in range(len(asked))))
 
 
-def world_text(ids: Sequence[int]) -> str:
-    """Words of ids of the made world."""
-    return " ".join(WORDS[i] if i < len(WORDS) else f"<{i}>" for i in ids)
-
-
-def batches(texts: Sequence[str], collator: Collator, batch: int) -> Iterator[list[int]]:
-    """Numbers of questions whose prompts are equally long, in batches; no row needs padding."""
+def batches(lengths: Sequence[int], batch: int) -> Iterator[list[int]]:
+    """Numbers of prompts that are equally long, in batches."""
     by_length: dict[int, list[int]] = {}
-    for number, question in enumerate(texts):
-        by_length.setdefault(len(collator.prompt_ids(question)), []).append(number)
+    for number, length in enumerate(lengths):
+        by_length.setdefault(length, []).append(number)
     for length in sorted(by_length):
         numbers = by_length[length]
         yield from (numbers[i : i + batch] for i in range(0, len(numbers), batch))
 
 
 def _inputs(
-    asked: Sequence[tuple[int, str, Asked]], images: Images, collator: Collator, device: Any
+    asked: Sequence[Query], prompts: Sequence[list[int]], images: Images, device: Any
 ) -> dict[str, Any]:
-    numbers = sorted({number for number, _, _ in asked})
+    numbers = sorted({query.number for query in asked if query.pictured})
     place = {number: i for i, number in enumerate(numbers)}
-    inputs = collator.prompts([[a] for _, _, a in asked])
-    del inputs["asked"]
-    inputs["image_index"] = torch.tensor([place[number] for number, _, _ in asked])
-    return move(repeat_images(inputs | dict(images(numbers))), device)
+    shown = [place[query.number] for query in asked if query.pictured]
+    ids_BT = torch.tensor(prompts)
+    inputs: dict[str, Any] = {
+        "input_ids": ids_BT,
+        "attention_mask": torch.ones_like(ids_BT),
+        "image_counts": tuple(int(query.pictured) for query in asked),
+        "image_index": torch.tensor(shown, dtype=torch.long),
+    }
+    seen = images(numbers) if numbers else {}
+    return move(repeat_images(inputs | dict(seen)), device)
 
 
 def move(value: Any, device: Any) -> Any:
@@ -139,7 +171,7 @@ def move(value: Any, device: Any) -> Any:
 def _answer(
     model: Any,
     inputs: dict[str, Any],
-    asked: Sequence[tuple[int, str, Asked]],
+    asked: Sequence[Query],
     collator: Collator,
     max_new_tokens: int,
 ) -> tuple[Tensor, Tensor]:
@@ -151,12 +183,12 @@ def _answer(
         max_new_tokens=max_new_tokens,
         do_sample=False,
         num_beams=1,
-        eos_token_id=words.eos,
+        eos_token_id=list(words.stops),
         pad_token_id=words.pad,
         return_dict_in_generate=True,
         output_logits=True,
     )
-    right = [words.encode(a.answer) for _, _, a in asked]
+    right = [collator.answer_ids(query.turns, query.pictured) for query in asked]
     if all(len(ids) == 1 for ids in right):  # the prefill has said it already
         target_B = torch.tensor([ids[0] for ids in right], device=out.logits[0].device)
         nll_B = F.cross_entropy(out.logits[0].float(), target_B, reduction="none")
@@ -169,36 +201,32 @@ def _teacher_forced(model: Any, inputs: dict[str, Any], right: list[list[int]], 
     """Mean negative log-likelihood [B] of answers of several words behind their prompts."""
     longest = max(len(ids) for ids in right)
     device = inputs["input_ids"].device
-    ids_BT = torch.tensor([ids + [pad] * (longest - len(ids)) for ids in right], device=device)
-    real_BT = torch.tensor([[n < len(ids) for n in range(longest)] for ids in right], device=device)
+    padded = [ids + [pad] * (longest - len(ids)) for ids in right]
+    ids_BT = torch.tensor(padded, dtype=torch.long, device=device)
+    lengths_B1 = torch.tensor([[len(ids)] for ids in right], device=device)
+    real_BT = torch.arange(longest, device=device) < lengths_B1
     whole = inputs | {
         "input_ids": torch.cat([inputs["input_ids"], ids_BT], 1),
         "attention_mask": torch.cat([inputs["attention_mask"], real_BT.long()], 1),
     }
     logits_BTK = model(**whole, logits_to_keep=longest + 1).logits[:, :-1].float()
     nll_BT = F.cross_entropy(logits_BTK.transpose(1, 2), ids_BT, reduction="none")
-    return (nll_BT * real_BT).sum(1) / real_BT.sum(1)
+    return (nll_BT * real_BT).sum(1) / real_BT.sum(1).clamp(min=1)
 
 
-def _judge(
-    question: tuple[int, str, Asked],
-    ids: list[int],
-    nll: float,
-    eos: int,
-    write: Callable[[Sequence[int]], str],
-) -> Prediction:
-    _, image, asked = question
-    ended = eos in ids
-    words = write(ids[: ids.index(eos)] if ended else ids).split()
-    status: Status = "empty" if not words else "ok" if ended else "unparsed"
+def _judge(query: Query, ids: list[int], nll: float, words: Words) -> Prediction:
+    asked = query.asked
+    end = next((n for n, i in enumerate(ids) if i in words.stops), None)
+    said = words.text(ids[:end]).split()
+    status: Status = "empty" if not said else "unparsed" if end is None else "ok"
     return Prediction(
         key=asked.key,
-        image=image,
+        image=query.image,
         type=asked.type,
         question=asked.question,
-        prediction=" ".join(words),
+        prediction=" ".join(said),
         answer=asked.answer,
-        score=float(words == asked.answer.split()),
+        score=float(end is not None and said == asked.answer.split()),
         status=status,
         nll=nll,
     )

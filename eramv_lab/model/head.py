@@ -19,8 +19,8 @@ def answer(
 ) -> tuple[Tensor | None, Tensor]:
     """The loss over supervised rows, and logits in the layout of the input.
 
-    In training the head sees the supervised rows alone: logits [n,K]. Otherwise logits [B,T,K]
-    (the last `keep` rows, where it is not 0); rows that left have zeros.
+    In training the head sees the supervised rows alone: logits [n,K]; the loss of none is 0.
+    Otherwise logits [B,T,K] (the last `keep` rows, where it is not 0); rows that left have zeros.
     """
     hidden_BSD, target_BS = rows.hidden_BSD, None
     if target_BT is not None:
@@ -30,6 +30,8 @@ def answer(
         if training and not keep:
             supervised_BS = target_BS != -100
             logits_nK = lm_head(hidden_BSD[supervised_BS])
+            if not len(logits_nK):  # every answer was cut off: a mean of nothing would be NaN
+                return logits_nK.float().sum(), logits_nK
             return functional.cross_entropy(logits_nK.float(), target_BS[supervised_BS]), logits_nK
     logits = lm_head(hidden_BSD[:, -keep:] if keep else hidden_BSD)
     loss = None

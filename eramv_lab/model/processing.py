@@ -11,8 +11,9 @@ from eramv_lab.errors import UserError
 from eramv_lab.recipe.model_spec import ModelSpec
 from eramv_lab.recipe.parse import parse_component, to_plain
 from eramv_lab.registry import PROMPT
-
-IMAGE = "<image>"
+from eramv_lab.slots.language.tokens import IMAGE, as_text, image_token, special_texts
+from eramv_lab.slots.prompts.chat import chat_frames
+from eramv_lab.slots.prompts.pieces import Kind, Piece, Turn
 
 
 class EramvProcessor(ProcessorMixin):
@@ -20,7 +21,7 @@ class EramvProcessor(ProcessorMixin):
 
     Args:
         image_processor: of the vision tower.
-        tokenizer: of the language model; it knows the token `<image>`.
+        tokenizer: of the language model; it gets the token `<image>` where it has none for images.
         visual_rows: placeholders that an image becomes (`model.visual_rows`).
         prompt: the prompt slot, plain (`{"type": "question_first", ...}`).
     """
@@ -44,9 +45,8 @@ class EramvProcessor(ProcessorMixin):
 
     @classmethod
     def for_spec(cls, spec: ModelSpec, image_processor: Any, tokenizer: Any) -> EramvProcessor:
-        """The processor of a typed model section; `<image>` is added to a tokenizer without it."""
-        if tokenizer.convert_tokens_to_ids(IMAGE) in (None, tokenizer.unk_token_id):
-            tokenizer.add_tokens([IMAGE], special_tokens=True)
+        """The processor of a typed model section."""
+        image_token(tokenizer)
         return cls(
             image_processor,
             tokenizer,
@@ -57,17 +57,30 @@ class EramvProcessor(ProcessorMixin):
     @property
     def image_token_id(self) -> int:
         """Id of a visual row in `input_ids`."""
-        return self.tokenizer.convert_tokens_to_ids(IMAGE)
+        return self.tokenizer.convert_tokens_to_ids(image_token(self.tokenizer))
 
-    def write(self, question: str, images: int = 1) -> str:
-        """The whole prompt of a question, up to where the answer begins."""
-        body = self._prompt.write(question, " ".join([IMAGE] * images))
-        if self._prompt.template != "chat":
-            return body
-        turn = [{"role": "user", "content": body}]
-        return self.tokenizer.apply_chat_template(
-            turn, chat_template=self.chat_template, add_generation_prompt=True, tokenize=False
-        )
+    def write(self, question: str, images: int = 1, history: Sequence[Turn] = ()) -> str:
+        """The whole prompt of a question, up to where the answer begins.
+
+        `history`: the turns before it, (question, answer) each; the images stand in the first
+        turn, `<image>` each. What looks like a special token in a question or answer is broken by
+        a blank. Raises UserError for a chat whose tokenizer has no template.
+        """
+        pieces = self._prompt.pieces([*history, (question, "")], images, self._chat, asking=True)
+        special = special_texts(self.tokenizer)
+        return "".join(self._text(piece, special) for piece in pieces)
+
+    def _text(self, piece: Piece, special: Sequence[str]) -> str:
+        if piece.kind is Kind.IMAGE:
+            return IMAGE
+        if piece.kind is Kind.EOS:
+            return self.tokenizer.eos_token
+        if piece.kind in (Kind.QUESTION, Kind.ANSWER):
+            return as_text(piece.text, special)
+        return piece.text
+
+    def _chat(self, turns: int) -> Any:
+        return chat_frames(self.tokenizer, turns, self.chat_template)
 
     def __call__(  # type: ignore[override]
         self,
@@ -91,6 +104,8 @@ class EramvProcessor(ProcessorMixin):
             raise ValueError("EramvProcessor needs text")
         prompts = [text] if isinstance(text, str) else list(text)
         pictures = _flat(images)
+        token = image_token(self.tokenizer)
+        prompts = [prompt.replace(token, IMAGE) for prompt in prompts]
         counts = tuple(prompt.count(IMAGE) for prompt in prompts)
         if sum(counts) != len(pictures):
             raise ValueError(f"{sum(counts)} {IMAGE} in the text, but {len(pictures)} images")
@@ -100,7 +115,7 @@ class EramvProcessor(ProcessorMixin):
         bos = self.tokenizer.bos_token
         if bos and all(prompt.startswith(bos) for prompt in prompts):  # a chat template wrote it
             kwargs.setdefault("add_special_tokens", False)
-        spread = [prompt.replace(IMAGE, IMAGE * self.visual_rows) for prompt in prompts]
+        spread = [prompt.replace(IMAGE, token * self.visual_rows) for prompt in prompts]
         kwargs.setdefault("padding", len(prompts) > 1)
         kwargs.setdefault("padding_side", "left")
         data: dict[str, Any] = dict(self.tokenizer(spread, return_tensors=return_tensors, **kwargs))

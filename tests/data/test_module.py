@@ -52,7 +52,7 @@ def test_a_packed_arm_trains_on_features(arm):
     assert first["vision_features"]["states"].shape == (8, 144, 16)
     assert first["input_ids"].shape == first["segments"].shape
     assert first["segments"].max() == 3  # `train.questions` of the four that are stored
-    assert (first["input_ids"] == data.collator.words.encode("<image>")[0]).sum() == 8 * 5
+    assert (first["input_ids"] == data.collator.words.image).sum() == 8 * 5
     again = list(data.train_dataloader())
     assert all(
         torch.equal(a["input_ids"], b["input_ids"]) for a, b in zip(batches, again, strict=True)

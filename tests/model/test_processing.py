@@ -100,7 +100,7 @@ def test_prompts(order: str, template: str, images: int, expected: str):
 def test_a_chat_without_a_template_is_a_clear_error():
     made = processor("chat")
     made.tokenizer.chat_template = None
-    with pytest.raises(ValueError, match="chat_template"):
+    with pytest.raises(UserError, match="chat_template"):
         made.write("Q")
 
 

@@ -1,13 +1,15 @@
-"""`question_first` and `image_first`: the two orders of a prompt."""
+"""`question_first` and `image_first`: the two orders of a prompt, and its templates."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from eramv_lab.registry import PROMPT
 from eramv_lab.shapes import Dims
+from eramv_lab.slots.prompts.chat import lacks_chat
+from eramv_lab.slots.prompts.pieces import Frame, Frames, Kind, Piece, Turn, assemble
 
 if TYPE_CHECKING:
     from eramv_lab.recipe.model_spec import ModelSpec
@@ -24,9 +26,10 @@ class PromptConfig:
 
     image_first: ClassVar[bool] = False
 
-    template: Literal["plain", "vicuna", "chat"] = "plain"
-    """Words around question and image: `plain` ends with `marker`; `vicuna` is LLaVA-1.5's;
-    `chat` is the tokenizer's own chat template."""
+    template: Literal["plain", "caption", "vicuna", "chat"] = "plain"
+    """Words around question and image: `plain` ends with `marker`; `caption` is LLaVA's first
+    stage (image and answer, the question thrown away where there is an image); `vicuna` is
+    LLaVA-1.5's; `chat` is the tokenizer's own chat template."""
     marker: str = "answer"
     """The word after which the answer stands, in `plain`."""
     positions: Literal["packed", "one", "grid"] = "packed"
@@ -34,23 +37,53 @@ class PromptConfig:
     place in a grid of reserved ids, whatever was selected."""
 
     def check(self, spec: ModelSpec) -> Iterator[str]:
-        """Problems: a grid for rows that are no patches."""
+        """Problems: a grid for rows that are no patches, a chat without a template."""
         if self.positions == "grid" and spec.anchors is not None and not spec.anchors.picks:
             yield "positions grid needs anchors that are patches"
+        path = getattr(spec.language, "path", None)
+        if self.template == "chat" and path and lacks_chat(path):
+            yield (
+                f"template chat: the tokenizer in {path} has no chat template; "
+                "templates that do without: plain, caption, vicuna"
+            )
 
-    def write(self, question: str, image: str) -> str:
-        """The prompt up to the answer, but for `chat` (which the tokenizer writes).
+    def pieces(
+        self,
+        turns: Sequence[Turn],
+        images: int,
+        chat: Frames,
+        *,
+        asking: bool = False,
+    ) -> list[Piece]:
+        """A conversation of (question, answer) turns; its images stand in the first one.
 
-        `image` is the run of placeholders, or empty for a sample without an image.
+        `asking`: the prompt alone, up to where the last answer begins. `chat` gives the frames of
+        the tokenizer's own template, for `template: chat`.
         """
-        joiner = " " if self.template == "plain" else "\n"
-        parts = [image, question] if self.image_first else [question, image]
-        body = joiner.join(part for part in parts if part)
-        if self.template == "plain":
-            return f"{body} {self.marker}"
+        frames = chat(len(turns)) if self.template == "chat" else self._frames(len(turns), images)
+        if self.template == "caption" and images:
+            turns = [("", answer) for _, answer in turns]
+        first = self._first(turns[0][0].strip(), images)
+        return assemble(turns, frames, first, asking=asking)
+
+    def _frames(self, turns: int, images: int) -> list[Frame]:
+        if self.template == "caption":
+            return [Frame(between="" if images else "\n", lead="", end="\n")] * turns
         if self.template == "vicuna":
-            return f"{VICUNA} USER: {body} ASSISTANT:"
-        return body
+            later = Frame("USER: ", " ASSISTANT:")
+            return [Frame(f"{VICUNA} USER: ", " ASSISTANT:"), *[later] * (turns - 1)]
+        between = f" {self.marker}"
+        return [Frame("", between), *[Frame(" ", between)] * (turns - 1)]
+
+    def _first(self, question: str, images: int) -> list[Piece]:
+        """The first question and its images, in order."""
+        shown: list[Piece] = []
+        for number in range(images):
+            shown += [Piece(Kind.FRAME, " ")] * bool(number) + [Piece(Kind.IMAGE)]
+        asked = [Piece(Kind.QUESTION, question)] if question else []
+        joiner = [Piece(Kind.FRAME, " " if self.template == "plain" else "\n")]
+        joiner *= bool(shown and asked)
+        return shown + joiner + asked if self.image_first else asked + joiner + shown
 
 
 @dataclass(frozen=True, kw_only=True)
