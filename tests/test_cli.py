@@ -202,16 +202,27 @@ def test_all_problems_in_one_report(here, lab):
     assert err.startswith("error: 4 problems\n1. ")
 
 
-def test_interrupt_and_lab_errors_have_their_codes(here, lab, monkeypatch):
-    from eramv_lab.errors import InfeasibleError
+@pytest.mark.parametrize("verb", ["check", "cost", "fit"])
+def test_nothing_feasible_is_exit_code_3(here, lab, verb):
+    dearer = "{model.anchors.count: {match_flops_of: a}}"
+    Path("none.yaml").write_text(
+        "extends: small.yaml\narms:\n"
+        "  a: {model.band: none, model.anchors.count: 1}\n"
+        f"  b: {dearer}\n  c: {dearer}\n  d: {{base.arm: b}}\n"
+    )
+    code, out, err = lab(verb, "none.yaml")
+    assert (code, out) == (3, "") and not Path("runs").exists()
+    first, one, two = err.splitlines()
+    assert first == "error: 2 problems"
+    assert one.startswith("1. none.yaml:4: model.anchors.count: no count from 1 to ")
+    assert one.endswith("too much (arm b)") and "none.yaml:5:" in two
+    code, _, err = lab(verb, "none.yaml", "arms.c.train.lrr=1")
+    assert code == 2 and err.startswith("error: 3 problems") and "(arm c)" in err
 
+
+def test_an_interrupt_has_its_code(here, lab, monkeypatch):
     def interrupt(*args):
         raise KeyboardInterrupt
 
-    def infeasible(*args):
-        raise InfeasibleError("nothing fits")
-
     monkeypatch.setattr(cli, "_load", interrupt)
     assert lab("check", "small.yaml")[0] == 130
-    monkeypatch.setattr(cli, "_load", infeasible)
-    assert lab("check", "small.yaml")[::2] == (3, "error: nothing fits\n")

@@ -8,10 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from eramv_lab.errors import LabError, Problem, UserError
+from eramv_lab.errors import InfeasibleError, LabError, Problem, UserError
 from eramv_lab.recipe.base import Base, base_path, digest, mismatches, read_base
 from eramv_lab.recipe.load import Document, interpolated
-from eramv_lab.recipe.match import MATCH, Place, Solver, matches, put
+from eramv_lab.recipe.match import MATCH, NoMatch, Place, Solver, matches, put
 from eramv_lab.recipe.model_spec import ModelSpec, parse_model
 from eramv_lab.recipe.nodes import Node, find
 from eramv_lab.recipe.parse import choice, plain
@@ -253,9 +253,11 @@ class Resolver:
             return None  # what is wrong even then is reported with the model's other problems
         try:
             return self.solver(spec_of, other, cost)
+        except InfeasibleError as error:
+            problems.append(NoMatch(message=str(error), key=key))
         except LabError as error:
             problems.append(Problem(message=str(error), key=key))
-            return None
+        return None
 
 
 def _listed(place: Place) -> str:

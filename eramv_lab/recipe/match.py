@@ -7,6 +7,7 @@ import importlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from eramv_lab.errors import Problem
 from eramv_lab.recipe.model_spec import ModelSpec
 from eramv_lab.recipe.schema import CostConfig
 
@@ -19,6 +20,12 @@ Place = tuple[str | int, ...]
 SpecOf = Callable[[int], ModelSpec | None]
 Solver = Callable[[SpecOf, ModelSpec, CostConfig], int]
 """The number at which (model of a number, None where there is none) costs what another does."""
+
+
+class NoMatch(Problem):
+    """The problem of a match that no number satisfies: nothing is wrong with the words."""
+
+    __slots__ = ()
 
 
 def equal_flops(spec_of: SpecOf, other: ModelSpec, cost: CostConfig) -> int:

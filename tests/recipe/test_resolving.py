@@ -124,8 +124,18 @@ def test_a_match_asks_the_solver_it_is_given(write):
     def nothing(spec_of, other, cost):
         raise InfeasibleError("no number will do")
 
-    with pytest.raises(UserError, match=r"study\.yaml:4: model\.anchors\.count: no number will do"):
+    at = r"study\.yaml:4: model\.anchors\.count: no number will do \(arm b\)"
+    with pytest.raises(InfeasibleError, match="^" + at):
         load_recipe(path, solver=nothing)
+    with pytest.raises(UserError, match=r"2 problems\n(.*\n)*.*" + at) as caught:
+        load_recipe(path, ["seeds=[x]"], solver=nothing)
+    assert caught.value.exit_code == 2
+
+    def unsound(spec_of, other, cost):
+        raise UserError("no model")
+
+    with pytest.raises(UserError, match="no model"):
+        load_recipe(path, solver=unsound)
 
 
 def test_an_arm_that_starts_from_another(write):
