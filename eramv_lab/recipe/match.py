@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import importlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -29,7 +30,7 @@ class NoMatch(Problem):
 
 
 def equal_flops(spec_of: SpecOf, other: ModelSpec, cost: CostConfig) -> int:
-    """The smallest number (from 1) whose prefill costs no less than `other`'s.
+    """The smallest number (from 1) whose prefill costs no less than `other`'s, both for `cost`.
 
     Raises LabError where there is none. The solver is found by name: recipes do not import `cost`.
     """
@@ -45,6 +46,15 @@ def equal_flops(spec_of: SpecOf, other: ModelSpec, cost: CostConfig) -> int:
     while high < MOST and spec_of(high) is not None:
         high *= 2
     return budget.solve(spec_of, target, 1, high, text_tokens=cost.text_tokens)
+
+
+def unlike_inputs(mine: CostConfig, other: str, theirs: CostConfig, key: str) -> Iterator[Problem]:
+    """Problems: `key` matches the FLOPs of the arm `other`, which is priced for another input."""
+    for field in dataclasses.fields(mine):
+        here, there = getattr(mine, field.name), getattr(theirs, field.name)
+        if here != there:
+            message = f"is {here}, but {there} in arm {other}, whose FLOPs {key} matches"
+            yield Problem(message=message, key=f"cost.{field.name}")
 
 
 def matches(data: Any, path: Place = ()) -> Iterator[tuple[Place, Any]]:
