@@ -126,6 +126,17 @@ def test_cost_json(here, lab):
     assert list(json.loads(out)["arms"]) == ["b"]
 
 
+def test_cost_at_another_length_leaves_matches_as_they_are(here, lab):
+    at_64 = json.loads(lab("cost", str(ROOT / "experiments/ablation_ca.yaml"), "--json")[1])["arms"]
+    line = ("cost", str(ROOT / "experiments/ablation_ca.yaml"), "--json", "--text-tokens", "8")
+    code, out, _ = lab(*line)  # no FastV costs what `eramv` does at this length
+    at_8 = json.loads(out)["arms"]
+    assert code == 0 and {one["text_tokens"] for one in at_8.values()} == {8}
+    for name, one in at_8.items():
+        assert one["visual_tokens"] == at_64[name]["visual_tokens"]
+        assert one["prefill_tflops"] < at_64[name]["prefill_tflops"]
+
+
 def test_cost_and_check_in_words(here, lab):
     assert "prefill" in lab("cost", "two.yaml")[1]
     code, out, _ = lab("check", "two.yaml")
