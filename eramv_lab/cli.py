@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -95,17 +96,26 @@ def cost(
     overrides: Overrides = None,
     arm: ArmNames = None,
     text_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Rows that are not visual (cost.text_tokens).")
+        int | None,
+        typer.Option(
+            min=1,
+            help="Price for so many rows that are not visual; matches are still solved at the "
+            "recipe's own cost.text_tokens.",
+        ),
     ] = None,
     count: Annotated[bool, typer.Option(help="Count on the meta device too; must agree.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Price every arm by the closed form, without weights or data."""
-    changes = [*(overrides or ()), *([f"cost.text_tokens={text_tokens}"] if text_tokens else ())]
-    loaded = _load(recipe, changes, arm)
+    loaded = _load(recipe, overrides, arm)
     from eramv_lab.cost.show import price_arm, print_costs, verify
 
     arms = {name: loaded.arm(name) for name in arm or loaded.arms}
+    if text_tokens is not None:
+        arms = {
+            name: replace(one, cost=replace(one.cost, text_tokens=text_tokens))
+            for name, one in arms.items()
+        }
     costs = {name: price_arm(one) for name, one in arms.items()}
     for name, one in arms.items() if count else ():
         print(f"{name}: counted {verify(one)} FLOPs, as the closed form says", file=sys.stderr)

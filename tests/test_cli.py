@@ -126,6 +126,17 @@ def test_cost_json(here, lab):
     assert list(json.loads(out)["arms"]) == ["b"]
 
 
+def test_cost_at_another_length_leaves_matches_as_they_are(here, lab):
+    at_64 = json.loads(lab("cost", str(ROOT / "experiments/ablation_ca.yaml"), "--json")[1])["arms"]
+    line = ("cost", str(ROOT / "experiments/ablation_ca.yaml"), "--json", "--text-tokens", "8")
+    code, out, _ = lab(*line)  # no FastV costs what `eramv` does at this length
+    at_8 = json.loads(out)["arms"]
+    assert code == 0 and {one["text_tokens"] for one in at_8.values()} == {8}
+    for name, one in at_8.items():
+        assert one["visual_tokens"] == at_64[name]["visual_tokens"]
+        assert one["prefill_tflops"] < at_64[name]["prefill_tflops"]
+
+
 def test_cost_and_check_in_words(here, lab):
     assert "prefill" in lab("cost", "two.yaml")[1]
     code, out, _ = lab("check", "two.yaml")
@@ -202,16 +213,27 @@ def test_all_problems_in_one_report(here, lab):
     assert err.startswith("error: 4 problems\n1. ")
 
 
-def test_interrupt_and_lab_errors_have_their_codes(here, lab, monkeypatch):
-    from eramv_lab.errors import InfeasibleError
+@pytest.mark.parametrize("verb", ["check", "cost", "fit"])
+def test_nothing_feasible_is_exit_code_3(here, lab, verb):
+    dearer = "{model.anchors.count: {match_flops_of: a}}"
+    Path("none.yaml").write_text(
+        "extends: small.yaml\narms:\n"
+        "  a: {model.band: none, model.anchors.count: 1}\n"
+        f"  b: {dearer}\n  c: {dearer}\n  d: {{base.arm: b}}\n"
+    )
+    code, out, err = lab(verb, "none.yaml")
+    assert (code, out) == (3, "") and not Path("runs").exists()
+    first, one, two = err.splitlines()
+    assert first == "error: 2 problems"
+    assert one.startswith("1. none.yaml:4: model.anchors.count: no count from 1 to ")
+    assert one.endswith("too much (arm b)") and "none.yaml:5:" in two
+    code, _, err = lab(verb, "none.yaml", "arms.c.train.lrr=1")
+    assert code == 2 and err.startswith("error: 3 problems") and "(arm c)" in err
 
+
+def test_an_interrupt_has_its_code(here, lab, monkeypatch):
     def interrupt(*args):
         raise KeyboardInterrupt
 
-    def infeasible(*args):
-        raise InfeasibleError("nothing fits")
-
     monkeypatch.setattr(cli, "_load", interrupt)
     assert lab("check", "small.yaml")[0] == 130
-    monkeypatch.setattr(cli, "_load", infeasible)
-    assert lab("check", "small.yaml")[::2] == (3, "error: nothing fits\n")

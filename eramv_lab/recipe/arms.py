@@ -8,10 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from eramv_lab.errors import LabError, Problem, UserError
+from eramv_lab.errors import InfeasibleError, LabError, Problem, UserError
 from eramv_lab.recipe.base import Base, base_path, digest, mismatches, read_base
 from eramv_lab.recipe.load import Document, interpolated
-from eramv_lab.recipe.match import MATCH, Place, Solver, matches, put
+from eramv_lab.recipe.match import MATCH, NoMatch, Place, Solver, matches, put, unlike_inputs
 from eramv_lab.recipe.model_spec import ModelSpec, parse_model
 from eramv_lab.recipe.nodes import Node, find
 from eramv_lab.recipe.parse import choice, plain
@@ -232,7 +232,10 @@ class Resolver:
                 message = f"expected {{{MATCH}: ARM}} and nothing else"
                 problems.append(Problem(message=message, key=key))
             elif (other := self._other(target, key, problems)) and cost is not None:
-                number = self._solve(data, place, other.spec, cost, key, problems)
+                unlike = list(unlike_inputs(cost, other.name, other.cost, key))
+                problems += unlike
+                if not unlike:
+                    number = self._solve(data, place, other.spec, cost, key, problems)
             matched[_listed(place)] = None if number is None else target
             data = put(data, place, number or 1)  # 1: to see what else is wrong
         return data, matched
@@ -253,9 +256,11 @@ class Resolver:
             return None  # what is wrong even then is reported with the model's other problems
         try:
             return self.solver(spec_of, other, cost)
+        except InfeasibleError as error:
+            problems.append(NoMatch(message=str(error), key=key))
         except LabError as error:
             problems.append(Problem(message=str(error), key=key))
-            return None
+        return None
 
 
 def _listed(place: Place) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import importlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from eramv_lab.errors import Problem
 from eramv_lab.recipe.model_spec import ModelSpec
 from eramv_lab.recipe.schema import CostConfig
 
@@ -21,8 +23,14 @@ Solver = Callable[[SpecOf, ModelSpec, CostConfig], int]
 """The number at which (model of a number, None where there is none) costs what another does."""
 
 
+class NoMatch(Problem):
+    """The problem of a match that no number satisfies: nothing is wrong with the words."""
+
+    __slots__ = ()
+
+
 def equal_flops(spec_of: SpecOf, other: ModelSpec, cost: CostConfig) -> int:
-    """The smallest number (from 1) whose prefill costs no less than `other`'s.
+    """The smallest number (from 1) whose prefill costs no less than `other`'s, both for `cost`.
 
     Raises LabError where there is none. The solver is found by name: recipes do not import `cost`.
     """
@@ -38,6 +46,15 @@ def equal_flops(spec_of: SpecOf, other: ModelSpec, cost: CostConfig) -> int:
     while high < MOST and spec_of(high) is not None:
         high *= 2
     return budget.solve(spec_of, target, 1, high, text_tokens=cost.text_tokens)
+
+
+def unlike_inputs(mine: CostConfig, other: str, theirs: CostConfig, key: str) -> Iterator[Problem]:
+    """Problems: `key` matches the FLOPs of the arm `other`, which is priced for another input."""
+    for field in dataclasses.fields(mine):
+        here, there = getattr(mine, field.name), getattr(theirs, field.name)
+        if here != there:
+            message = f"is {here}, but {there} in arm {other}, whose FLOPs {key} matches"
+            yield Problem(message=message, key=f"cost.{field.name}")
 
 
 def matches(data: Any, path: Place = ()) -> Iterator[tuple[Place, Any]]:

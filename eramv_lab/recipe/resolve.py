@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from eramv_lab.errors import Problem, UserError
+from eramv_lab.errors import InfeasibleError, Problem, UserError
 from eramv_lab.recipe.arms import INSIDE, OUTSIDE, TOP, Arm, Resolver
 from eramv_lab.recipe.expect import check_expect
 from eramv_lab.recipe.load import read_recipe
-from eramv_lab.recipe.match import Solver, equal_flops
+from eramv_lab.recipe.match import NoMatch, Solver, equal_flops
 from eramv_lab.recipe.nodes import Node, find, to_data
 from eramv_lab.recipe.parse import choice
 from eramv_lab.registry import load_plugins
@@ -60,7 +60,7 @@ def load_recipe(
     """The checked recipe of a file, with `key=value` overrides.
 
     `solver` finds the number for `match_flops_of`. Raises UserError with every problem of every
-    arm, file and line.
+    arm, file and line; InfeasibleError where each of them is a match that no number satisfies.
     """
     document = read_recipe(path, overrides)
     problems = list(document.problems)
@@ -96,7 +96,10 @@ def load_recipe(
     check_expect(expect, document.arms, sorted(types), found)
     problems += [_placed(p, document.shared) for p in found]
     if problems:
-        raise UserError(dict.fromkeys(problems))
+        report = UserError(dict.fromkeys(problems))
+        if all(isinstance(problem, NoMatch) for problem in problems):
+            raise InfeasibleError(report.render())
+        raise report
     return Recipe(
         name=Path(path).stem,
         path=str(path),

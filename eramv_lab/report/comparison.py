@@ -22,6 +22,7 @@ from eramv_lab.evaluate.statistics import (
 )
 from eramv_lab.report import expect
 from eramv_lab.report.differences import differing
+from eramv_lab.report.origins import origin_notes
 from eramv_lab.report.runs import Arm, Found, Run
 
 
@@ -70,7 +71,7 @@ class Comparison:
     arms: list[ArmResult]
     expectations: list[expect.Expectation]
     notes: list[str]
-    """What a reader must know: missing seeds, what the intervals cover, what cannot be told."""
+    """What a reader must know: missing seeds, where results come from, what intervals cover."""
     types: list[str] = field(default_factory=list[str])
 
     @property
@@ -123,7 +124,7 @@ def compare(found: Found) -> Comparison:
         question=found.question,
         arms=results,
         expectations=_expectations(found.expect, results, finished),
-        notes=found.notes + _notes(results),
+        notes=found.notes + origin_notes(finished) + _notes(results),
         types=types,
     )
 

@@ -30,6 +30,7 @@ FOLDER = re.compile(r"(?P<arm>.+)-s(?P<seed>\d+)-(?P<hash>[0-9a-f]{8})")
 _TEXT = Key(what="a name", sound=is_text)
 _WHOLE = Key(what="a whole number from 0", sound=is_whole)
 _MAYBE_OBJECT = Key(what="keys and values", sound=is_object, needed=False)
+_MAYBE_OBJECTS = Key(what="a list of samples", sound=list_of(is_object), needed=False)
 _MAYBE_NUMBER = Key(what="a number", sound=is_number, needed=False)
 RESULT: Shape = {
     "study": _TEXT,
@@ -40,6 +41,8 @@ RESULT: Shape = {
     ),
     **{f"row.{name}": _MAYBE_NUMBER for name in METRICS},
     **{name: _MAYBE_OBJECT for name in ("recipe", "recipe.model", "cost")},
+    **{name: _MAYBE_OBJECT for name in ("git", "versions", "data")},
+    **{f"data.{name}": _MAYBE_OBJECTS for name in ("skipped", "broken")},
 }
 """What result.json must hold."""
 STUDY: Shape = {

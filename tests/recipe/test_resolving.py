@@ -124,8 +124,41 @@ def test_a_match_asks_the_solver_it_is_given(write):
     def nothing(spec_of, other, cost):
         raise InfeasibleError("no number will do")
 
-    with pytest.raises(UserError, match=r"study\.yaml:4: model\.anchors\.count: no number will do"):
+    at = r"study\.yaml:4: model\.anchors\.count: no number will do \(arm b\)"
+    with pytest.raises(InfeasibleError, match="^" + at):
         load_recipe(path, solver=nothing)
+    with pytest.raises(UserError, match=r"2 problems\n(.*\n)*.*" + at) as caught:
+        load_recipe(path, ["seeds=[x]"], solver=nothing)
+    assert caught.value.exit_code == 2
+
+    def unsound(spec_of, other, cost):
+        raise UserError("no model")
+
+    with pytest.raises(UserError, match="no model"):
+        load_recipe(path, solver=unsound)
+
+
+def test_a_match_prices_both_arms_for_one_input(write):
+    text = (
+        "cost: {text_tokens: 32}\narms:\n"
+        "  band: {cost.text_tokens: 64}\n"
+        "  equal:\n"
+        "    model.band: none\n"
+        "    model.anchors.count: {match_flops_of: band}\n"
+        "    cost.batch: 2\n"
+    )
+    path = study(write, text)
+    first, second = problems_of(path)
+    assert (first.line, first.key, second.line, second.key) == (
+        2,
+        "cost.text_tokens",
+        8,
+        "cost.batch",
+    )
+    whose = "in arm band, whose FLOPs model.anchors.count matches (arm equal)"
+    assert first.message == f"is 32, but 64 {whose}" and second.message == f"is 2, but 1 {whose}"
+    alike = load_recipe(path, ["arms.equal.cost={text_tokens: 64, batch: 1}"])
+    assert alike.arms["equal"].spec.anchors.count > 8
 
 
 def test_an_arm_that_starts_from_another(write):

@@ -181,6 +181,8 @@ SHAPES = [
     ("result.json", {"row": {"accuracy": "good", "n": 3}}, 'row.accuracy: .*, found "good"'),
     ("result.json", {"row": {"seconds": "3", "n": 3}}, 'row.seconds: .*, found "3"'),
     ("result.json", {"cost": [3], "recipe": "x"}, r"recipe: .*, found \"x\"; cost: .*, found \[3"),
+    ("result.json", {"git": "x", "data": [1]}, r"git: .*, found \"x\"; data: .*, found \[1"),
+    ("result.json", {"data": {"skipped": 1, "broken": ["x"]}}, r"skipped: .*, found 1; .*broken: "),
     ("result.json", {"recipe": {"model": "x" * 99}}, r"recipe.model: .*, found \"x+\.\.\."),
 ]
 
