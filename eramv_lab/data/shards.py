@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import TypeAdapter
+
 from eramv_lab.errors import LabError, Problem, UserError
 
 FORMAT = 2
@@ -60,6 +62,9 @@ class ShardInfo:
     """Questions by type."""
     images: int | None = None
     """Samples with an image; none: all of them."""
+
+
+SHARDS = TypeAdapter(list[ShardInfo])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +117,7 @@ class Manifest:
             if plain["format"] != FORMAT:
                 raise damaged(path, f"format {plain['format']}, this version reads {FORMAT}")
             splits = {
-                split: [ShardInfo(**s) for s in entry["shards"]]
+                split: SHARDS.validate_json(json.dumps(entry["shards"]), strict=True)
                 for split, entry in plain["splits"].items()
             }
             return cls(
@@ -123,8 +128,11 @@ class Manifest:
             )
         except FileNotFoundError:
             raise damaged(path, "no manifest here") from None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise damaged(path, f"not a manifest of shards ({error!r})") from None
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            why = " ".join(str(error).split())
+            raise damaged(
+                path, f"not a manifest of shards ({type(error).__name__}: {why})"
+            ) from None
 
     def verify(self, folder: Path, *, hashes: bool = True) -> None:
         """Raise UserError, naming every shard that is missing or not what was written.

@@ -62,7 +62,7 @@ class ShardsConfig:
                 _ = int(entry["samples"]), dict(entry["types"]), entry["shards"]
         except FileNotFoundError:
             raise UserError(f"{file} is missing: `data import` writes such a folder") from None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(f"{file} is no manifest of shards ({error!r})") from None
         return splits
 

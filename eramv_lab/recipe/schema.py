@@ -14,7 +14,7 @@ from eramv_lab.recipe.parse import choice, parse_config
 
 Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Role = Literal["frozen", "full"]
 
@@ -37,7 +37,7 @@ class DataConfig:
     square: Literal["pad", "crop", "processor"] = "pad"
     """How a picture becomes the tower's square: `pad` with the tower's mean colour, `crop` the
     middle, or the tower's own image `processor`."""
-    cache_gib: Annotated[float, Field(ge=0)] = 8.0
+    cache_gib: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 8.0
     """Features of a frozen tower are kept where a split's need no more than this; 0: never."""
     max_broken: Share = 0.01
     """Share of samples read that may be broken (they are left out and named) before a fit stops."""
@@ -105,7 +105,7 @@ class TrainConfig:
     """Peak learning rate of AdamW."""
     muon_lr: Positive = 0.01
     """Peak learning rate of Muon."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """Decay of matrices; vectors and embeddings have none."""
     warmup: Whole = 20
     """Steps of linear warm-up."""
@@ -208,8 +208,8 @@ def parse_data(section: Mapping[str, Any], problems: list[Problem]) -> DataConfi
         DataConfig, {k: v for k, v in section.items() if k not in SOURCES}, "data", problems
     )
     kind = section.get("type", DataConfig.type)
-    if kind not in SOURCES:
-        problems.append(choice(f"there is no data {kind!r}", kind, SOURCES, "data.type"))
+    if not isinstance(kind, str) or kind not in SOURCES:
+        problems.append(choice(f"there is no data {kind!r}", str(kind), SOURCES, "data.type"))
         return None
     problems += [
         Problem(message=f"the data is of type {kind!r}", key=f"data.{other}")

@@ -32,7 +32,8 @@ def arm(world, root, folder):
         return {
             "model": model,
             "data": {"folder": str(root), "world": plain},
-            "train": {"images": 8, "questions": 3, "validate_images": 5} | (train or {}),
+            "train": {"steps": 5, "images": 8, "questions": 3, "validate_images": 5}
+            | (train or {}),
             "evaluate": {"batch": 4},
         }
 

@@ -1,4 +1,4 @@
-"""The command line itself is stopped, requeued and killed; the same line goes on to the same end."""
+"""The command line is stopped, requeued and killed; the same line goes on to the same end."""
 
 import os
 import signal
@@ -106,5 +106,5 @@ def test_stopped_requeued_killed_and_begun_again(recipe: Path) -> None:
     assert all(torch.equal(mine[name], its[name]) for name in mine)
     assert (folder / "curves.csv").read_text() == (other / "curves.csv").read_text()
     result = read_json(folder / "result.json")
-    assert result and [s["from_step"] for s in result["stints"]][0] == 0
+    assert result and result["stints"][0]["from_step"] == 0
     assert 2 <= len(result["stints"]) <= 4
