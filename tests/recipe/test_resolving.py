@@ -256,6 +256,11 @@ WRONG = {
         *("model.anchors.count", "wait for one another: a -> a", None),
     ),
     "arms: {a: {train.steps: {match_flops_of: b}}, b: {}}": (*("train.steps", "", None),),
+    "arms: {a: {model.reducer: {match_flops_of: b}}, b: {}}": (
+        *("model.reducer", "only a number of a slot", None),
+    ),
+    "arms: {a: {match_flops_of: b}, b: {}}": ("match_flops_of", "unknown key", None),
+    "model.reducer: {match_flops_of: main}": ("model.reducer", "only a number of a slot", None),
 }
 
 
