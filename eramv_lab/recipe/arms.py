@@ -220,6 +220,9 @@ class Resolver:
         None where there is no such number."""
         solved = data.get("matched")
         matched: dict[str, Any] = dict(solved) if isinstance(solved, Mapping) else {}
+        if not (solved is None or isinstance(solved, Mapping)):
+            message = f"expected keys and the arms they match, found {solved!r}"
+            problems.append(Problem(message=message, key="matched"))
         wanted = [found for found in matches(data) if found[0]]  # else an unknown key of the arm
         for place, target in wanted:
             key = ".".join(map(str, place))

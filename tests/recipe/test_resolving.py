@@ -259,6 +259,7 @@ WRONG = {
     "arms: {a: {model.reducer: {match_flops_of: b}}, b: {}}": (
         *("model.reducer", "only a number of a slot", None),
     ),
+    "matched: 3": ("matched", "expected keys and the arms they match, found 3", None),
     "arms: {a: {match_flops_of: b}, b: {}}": ("match_flops_of", "unknown key", None),
     "model.reducer: {match_flops_of: main}": ("model.reducer", "only a number of a slot", None),
 }
