@@ -220,7 +220,10 @@ class Resolver:
         None where there is no such number."""
         solved = data.get("matched")
         matched: dict[str, Any] = dict(solved) if isinstance(solved, Mapping) else {}
-        wanted = list(matches(data))
+        if not (solved is None or isinstance(solved, Mapping)):
+            message = f"expected keys and the arms they match, found {solved!r}"
+            problems.append(Problem(message=message, key="matched"))
+        wanted = [found for found in matches(data) if found[0]]  # else an unknown key of the arm
         for place, target in wanted:
             key = ".".join(map(str, place))
             number: int | None = None
@@ -265,7 +268,7 @@ class Resolver:
 
 def _listed(place: Place) -> str:
     """The key as the resolved recipe has it, where reducers are always a list."""
-    if place[:2] == ("model", "reducer") and isinstance(place[2], str):
+    if place[:2] == ("model", "reducer") and len(place) > 2 and isinstance(place[2], str):
         place = (*place[:2], 0, *place[2:])
     return ".".join(map(str, place))
 

@@ -256,6 +256,12 @@ WRONG = {
         *("model.anchors.count", "wait for one another: a -> a", None),
     ),
     "arms: {a: {train.steps: {match_flops_of: b}}, b: {}}": (*("train.steps", "", None),),
+    "arms: {a: {model.reducer: {match_flops_of: b}}, b: {}}": (
+        *("model.reducer", "only a number of a slot", None),
+    ),
+    "matched: 3": ("matched", "expected keys and the arms they match, found 3", None),
+    "arms: {a: {match_flops_of: b}, b: {}}": ("match_flops_of", "unknown key", None),
+    "model.reducer: {match_flops_of: main}": ("model.reducer", "only a number of a slot", None),
 }
 
 
