@@ -349,7 +349,6 @@ def test_shard_names_that_leave_the_folder(shards, name):
         {"sha256": 3},
         {"types": 3},
         {"types": {"t": "x"}},
-        {"unknown": 1},
     ],
     ids=str,
 )
