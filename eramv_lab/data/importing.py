@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from eramv_lab.data.files import locked, progress
 from eramv_lab.data.packing import Job, pack, pack_apart
@@ -184,7 +184,8 @@ def _finish(plan: Plan, work: Path, out: Path) -> Manifest:
 
 
 def _tell(manifest: Manifest, out: Path, plan: Plan, console: Console) -> None:
-    table = Table("split", "samples", "images", "text alone", "turns", "shards")
+    names = ("samples", "images", "text alone", "turns", "shards")
+    table = Table("split", *(Column(name, justify="right") for name in names))
     for split, shards in manifest.splits.items():
         told = manifest.counts(split)
         numbers = told["samples"], told["images"], told["samples"] - told["images"]
@@ -192,11 +193,14 @@ def _tell(manifest: Manifest, out: Path, plan: Plan, console: Console) -> None:
         table.add_row(split, *(f"{number:,}" for number in numbers))
     console.print(table)
     if manifest.skipped:
-        table = Table("left out, because", "samples", "the first of them")
+        table = Table("left out, because", Column("samples", justify="right"), "the first of them")
         for kind, found in reasons(manifest.skipped).items():
             table.add_row(escape(kind), f"{len(found):,}", escape(first_of(found)))
         console.print(table)
-    lines = [f"{out}: in a recipe,", f"  data: {{type: shards, shards: {{path: {out}}}}}"]
+    lines = [
+        f"{out}: in a recipe,",
+        f"  data: {{type: shards, shards: {{path: {json.dumps(str(out))}}}}}",
+    ]
     if manifest.skipped:
         lines.append(f"What was left out, with ids and reasons: {out / MANIFEST}, 'skipped'.")
     if shared := plan.shared():

@@ -149,7 +149,7 @@ def test_the_table_says_what_was_left_out_and_how_to_go_on(source, tmp_path, cap
     out = run(source, tmp_path / "own", console=None)
     told = capsys.readouterr().out
     assert "damaged image" in told and "too many pixels" in told and "gqa/bomb.png" in told
-    assert f"data: {{type: shards, shards: {{path: {out}}}}}" in told
+    assert f'data: {{type: shards, shards: {{path: "{out}"}}}}' in told
 
 
 # --- what a sample may look like
