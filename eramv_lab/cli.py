@@ -202,6 +202,34 @@ def data_make(recipe: RecipePath = DEFAULT_RECIPE, overrides: Overrides = None) 
     print("\n".join(map(str, made)))
 
 
+@data_app.command("import")
+def data_import(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE.json", help="LLaVA's training JSON, or JSON lines.")
+    ],
+    out: Annotated[Path, typer.Argument(help="The folder of shards to make.")],
+    images: Annotated[Path, typer.Option(help="Folder that the image paths are below.")],
+    test: Annotated[
+        Path | None, typer.Option(help="A file of the same form, the held-out split.")
+    ] = None,
+    hold_out: Annotated[
+        float | None, typer.Option(help="Else the share of all images to hold out; 0.02.")
+    ] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Side by side; one per CPU, at most eight.")
+    ] = None,
+    shard_size: Annotated[int, typer.Option(min=1, help="Samples of a shard.")] = 1000,
+) -> None:
+    """Turn LLaVA-format data into shards; what cannot be used is named, and a rerun goes on."""
+    if test is not None and hold_out is not None:
+        raise UserError("give --test or --hold-out: a test file is the held-out split")
+    from eramv_lab.data.importing import HOLD_OUT, import_llava
+
+    share = HOLD_OUT if hold_out is None else hold_out
+    options = {"test": test, "hold_out": share, "processes": processes, "shard_size": shard_size}
+    import_llava(file, images, out, **options)
+
+
 @data_app.command("inspect")
 def data_inspect(
     recipe: RecipePath = DEFAULT_RECIPE,

@@ -1,9 +1,10 @@
-"""A look at the data: scenes with their questions, the patches that an arm picks, and counts."""
+"""A look at the data: samples with their questions, the patches that an arm picks, and counts."""
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,18 +12,27 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from safetensors.torch import load_file
 
 from eramv_lab.data.collate import Collator
+from eramv_lab.data.make import make_data
 from eramv_lab.data.module import LabData
-from eramv_lab.data.reader import Sample, all_questions
-from eramv_lab.data.sheet import Tile, draw_sheet
+from eramv_lab.data.pixels import Pixels, Square
+from eramv_lab.data.reader import Sample, ShardDataset
+from eramv_lab.data.shards import Asked, BrokenSample
+from eramv_lab.data.sheet import Tile, draw_sheet, short
+from eramv_lab.errors import UserError
 from eramv_lab.recipe.model_spec import ModelSpec
 from eramv_lab.registry import ANCHORS, VISION
 from eramv_lab.slots.contracts import Need
 
 Column = tuple[str, list[str]]
+MOST_READ = 20_000
+"""Most samples whose questions are counted and measured."""
+MOST_TYPES = 20
+"""Most types that have a row of their own."""
 
 
 @dataclass(frozen=True)
@@ -63,56 +73,122 @@ def inspect(
     weights: Path | None = None,
     console: Console | None = None,
 ) -> Path:
-    """Draw `count` scenes of a split to the PNG `out`, and print what the split holds.
+    """Draw `count` samples of a split to the PNG `out`, and print what the split holds.
 
     `arm`: a resolved arm, plain. `weights`: the tower's weights (`vision.safetensors` of a base);
-    without them the tower is untrained, and the sheet says so. Data that is missing is made.
-    Returns `out`.
+    without them the tower is untrained, and the sheet says so. A made world that is missing is
+    drawn. Samples that are broken are left out and named. Returns `out`. Raises UserError for a
+    stream, and where no sample can be read.
     """
     data = LabData(arm, seed=0)
-    examples = data.examples(split)
-    shards = examples.shards
-    samples = [shards[index] for index in range(min(count, len(shards)))]
-    picker = Picker.of(data.spec, weights)
-    picks = None
-    if picker is not None:
-        picks = picker(examples.pixels([sample.image_HWC for sample in samples]))
+    shards = _open(data, split)
+    broken: dict[str, str] = {}
+    samples = list(itertools.islice(_good(shards, broken), count))
+    if not samples:
+        raise UserError(f"no sample of {split} can be read: {'; '.join(list(broken.values())[:3])}")
+    pictured = [sample.image_HWC for sample in samples if sample.image_HWC is not None]
+    square = data.data.square
+    picker = Picker.of(data.spec, weights) if pictured else None
+    picks = None if picker is None else picker(Pixels.of(data.spec.vision, square)(pictured))
     grid = data.spec.vision.dims().grid
+    rows = iter(() if picks is None else picks)
     tiles = [
-        _tile(sample, None if picks is None else picks[number], grid)
-        for number, sample in enumerate(samples)
+        _tile(sample, None if sample.image_HWC is None else next(rows, None), grid, square)
+        for sample in samples
     ]
-    title = f"{split}: {len(tiles)} of {len(shards):,} scenes"
-    columns = counts(all_questions(shards), data.collator)
+    title = f"{split}: {len(tiles)} of {len(shards):,} {_called(data)}"
+    asked = _questions(shards, broken)
+    columns = counts(asked, data.collator)
     draw_sheet(out, title, _caption(data.spec, picker, picks), tiles, columns)
-    table = Table(title=f"{split}: {len(shards):,} scenes", title_justify="left")
-    for name, _ in columns:
-        table.add_column(name, justify="left" if name == "type" else "right")
-    for row in zip(*(values for _, values in columns), strict=True):
-        table.add_row(*row)
-    (console or Console()).print(table)
+    console = console or Console()
+    console.print(_table(_title(shards, split, data), columns))
+    if len(shards) > MOST_READ:
+        console.print(f"from {MOST_READ:,} samples, spread evenly", highlight=False)
+    for key, reason in broken.items():
+        console.print(f"broken: {key}: {reason}", markup=False, highlight=False, soft_wrap=True)
     return out
 
 
-def counts(asked: Sequence[Any], collator: Collator) -> list[Column]:
+def _open(data: LabData, split: str) -> ShardDataset:
+    if data.data.type == "shards":
+        return ShardDataset(Path(data.data.shards.path).expanduser(), split)
+    if data.data.type == "world":
+        return ShardDataset(make_data(data.data.world, data.data.folder), split)
+    raise UserError(f"data of type {data.data.type} is not looked at: it has no samples by number")
+
+
+def _called(data: LabData) -> str:
+    return "scenes" if data.data.type == "world" else "samples"
+
+
+def _good(shards: ShardDataset, broken: dict[str, str]) -> Iterator[Sample]:
+    for index in range(len(shards)):
+        try:
+            yield shards[index]
+        except BrokenSample as error:
+            broken[error.key] = error.reason
+
+
+def _questions(shards: ShardDataset, broken: dict[str, str]) -> list[Asked]:
+    """The questions of at most `MOST_READ` samples, from all over the split."""
+    places = np.linspace(0, len(shards) - 1, min(len(shards), MOST_READ)).astype(int)
+    asked: list[Asked] = []
+    for index in places.tolist():
+        try:
+            asked += shards.questions(index)
+        except BrokenSample as error:
+            broken[error.key] = error.reason
+    return asked
+
+
+def _title(shards: ShardDataset, split: str, data: LabData) -> str:
+    told = shards.manifest.counts(split)
+    title = f"{split}: {len(shards):,} {_called(data)}"
+    if alone := told["samples"] - told["images"]:
+        title += f", {alone:,} of them text alone"
+    if skipped := len(shards.manifest.skipped):
+        title += f"; {skipped:,} were left out at import"
+    return title
+
+
+def _table(title: str, columns: Sequence[Column]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for name, _ in columns:
+        table.add_column(name, justify="left" if name == "type" else "right")
+    for row in zip(*(values for _, values in columns), strict=True):
+        table.add_row(*map(escape, row))
+    return table
+
+
+def prompt_length(collator: Collator, asked: Asked) -> int:
+    """Rows of the whole prompt of a question: image, answer marker and BOS included."""
+    return len(collator.prompt_ids(asked.question))
+
+
+def counts(asked: Sequence[Asked], collator: Collator) -> list[Column]:
     """Columns of a table: by type, and for all, how many, which lengths, how good a blind guess.
 
-    Rows are those of a whole prompt (image, answer marker and BOS included); the guess is the
-    most frequent answer.
+    Rows are those of a whole prompt, least to most; the guess is what is answered mostly. Beyond
+    `MOST_TYPES` types, the rarest share a row.
     """
-    lengths = {q: len(collator.prompt_ids(q)) for q in {a.question for a in asked}}
-    types = sorted({a.type for a in asked})
+    rows = {a.question: prompt_length(collator, a) for a in {a.question: a for a in asked}.values()}
+    frequent = [kind for kind, _ in Counter(a.type for a in asked).most_common()]
+    types, rare = sorted(frequent[:MOST_TYPES]), frozenset(frequent[MOST_TYPES:])
     groups = [[a for a in asked if a.type == kind] for kind in types]
+    if rare:
+        types.append(f"{len(rare):,} others")
+        groups.append([a for a in asked if a.type in rare])
     if len(types) > 1:
         types, groups = [*types, "all"], [*groups, list(asked)]
-    columns: dict[str, list[str]] = {name: [] for name in ("type", "questions", "share", "rows")}
-    columns |= {"majority answer": [], "majority": []}
+    names = ("type", "questions", "share", "rows", "median", "p95", "mostly", "majority")
+    columns: dict[str, list[str]] = {name: [] for name in names}
     for kind, group in zip(types, groups, strict=True):
         answer, most = Counter(a.answer for a in group).most_common(1)[0]
-        rows = [lengths[a.question] for a in group]
-        spread = f"{min(rows)}" if min(rows) == max(rows) else f"{min(rows)} to {max(rows)}"
-        values = (kind, f"{len(group):,}", f"{len(group) / len(asked):.0%}", spread)
-        values += (answer, f"{most / len(group):.0%}")
+        lengths = [rows[a.question] for a in group]
+        least, median, p95, longest = np.percentile(lengths, (0, 50, 95, 100), method="lower")
+        spread = f"{least}" if least == longest else f"{least} to {longest}"
+        values = (short(kind, 24), f"{len(group):,}", f"{len(group) / len(asked):.0%}", spread)
+        values += (f"{median}", f"{p95}", short(answer, 24), f"{most / len(group):.0%}")
         for column, value in zip(columns.values(), values, strict=True):
             column.append(value)
     return list(columns.items())
@@ -132,15 +208,18 @@ def _caption(spec: ModelSpec, picker: Picker | None, picks: np.ndarray | None) -
     return f"{what} ({tower})"
 
 
-def _tile(sample: Sample, picks: np.ndarray | None, grid: tuple[int, int]) -> Tile:
+def _tile(sample: Sample, picks: np.ndarray | None, grid: tuple[int, int], square: Square) -> Tile:
     boxes: list[tuple[float, float, float, float]] = []
-    if picks is not None:
-        height, width = sample.image_HWC.shape[0] / grid[0], sample.image_HWC.shape[1] / grid[1]
+    seen = None if sample.image_HWC is None else _seen(sample.image_HWC.shape, square)
+    if picks is not None and seen is not None:
+        left, top, side = seen
+        height, width = side / grid[0], side / grid[1]
         for pick in picks[picks >= 0].tolist():
             row, column = divmod(pick, grid[1])
-            boxes.append((column * width, row * height, (column + 1) * width, (row + 1) * height))
+            x, y = left + column * width, top + row * height
+            boxes.append((x, y, x + width, y + height))
     touched = sum(any(_meet(o["box"], box) for box in boxes) for o in sample.objects)
-    note = f"{touched} of {len(sample.objects)} objects touched" if boxes else ""
+    note = f"{touched} of {len(sample.objects)} objects touched" if boxes and sample.objects else ""
     return Tile(
         name=sample.key,
         note=note,
@@ -148,6 +227,15 @@ def _tile(sample: Sample, picks: np.ndarray | None, grid: tuple[int, int]) -> Ti
         boxes=boxes,
         lines=[(a.question, a.answer) for a in sample.questions],
     )
+
+
+def _seen(shape: Sequence[int], square: Square) -> tuple[float, float, float] | None:
+    """Left, top and side of what the tower sees, in the image's pixels; None where unknown."""
+    height, width = shape[:2]
+    if square == "processor" and height != width:
+        return None
+    side = min(height, width) if square == "crop" else max(height, width)
+    return (width - side) / 2, (height - side) / 2, side
 
 
 def _meet(one: Sequence[float], other: Sequence[float]) -> bool:

@@ -178,9 +178,3 @@ def _asked(plain: Any) -> Asked:
     if not (texts and one.type.__class__ is str and one.follows.__class__ is bool):
         raise ValueError(f"a question with a field of another kind: {one._asdict()}"[:200])
     return one
-
-
-def all_questions(dataset: ShardDataset, indices: Sequence[int] | None = None) -> list[Asked]:
-    """The questions of the samples at `indices` (default: all), one after the other."""
-    chosen = range(len(dataset)) if indices is None else indices
-    return [asked for index in chosen for asked in dataset.questions(index)]

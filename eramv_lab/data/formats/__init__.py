@@ -1,0 +1,1 @@
+"""Data sets as others write them, read into samples."""

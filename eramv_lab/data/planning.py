@@ -1,0 +1,157 @@
+"""What an import will do: samples by split, those left out already, and the identity of it all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import posixpath
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from eramv_lab.data.formats import llava
+from eramv_lab.data.formats.conversation import Conversation, Unusable
+from eramv_lab.data.packing import Item, read_image
+from eramv_lab.errors import UserError
+
+SPLITS = ("train", "test")
+Skipped = dict[str, str]
+"""`id`, `file` and `reason` of a sample that was left out."""
+
+
+@dataclass
+class Plan:
+    """An import, read and split, its images not looked at yet."""
+
+    config: dict[str, Any]
+    """What its result follows from: names and hashes of what is read, and the options."""
+    items: dict[str, list[Item]] = field(default_factory=lambda: {s: [] for s in SPLITS})
+    """By split."""
+    skipped: dict[int, Skipped] = field(default_factory=dict[int, Skipped])
+    """By number."""
+    said: dict[int, Conversation] = field(default_factory=dict[int, Conversation])
+    """Those that may be used, by number."""
+    names: dict[int, str] = field(default_factory=dict[int, str])
+    """What each is called; unique."""
+
+    def shared(self) -> int:
+        """Images that are in both splits: none, unless the files say so."""
+        train, test = ({i.said.image for i in self.items[split]} - {None} for split in SPLITS)
+        return len(train & test)
+
+
+def read_plan(
+    file: Path, test: Path | None, root: str, *, hold_out: float, shard_size: int
+) -> Plan:
+    """The plan of an import of LLaVA's JSON. Raises UserError where nothing in it can be used.
+
+    `root`: the real path of the image folder.
+    """
+    config: dict[str, Any] = {"format": "llava", "shard_size": shard_size}
+    plan, counts = Plan(config), []
+    for place, one in zip(("file", "test"), filter(None, (file, test)), strict=False):
+        content = one.read_bytes()
+        config[place] = {"name": one.name, "sha256": hashlib.sha256(content).hexdigest()}
+        entries = llava.read_list(one, content)
+        _parse(entries, sum(counts), plan)
+        counts.append(len(entries))
+    if not plan.said:
+        raise nothing(file, plan.skipped.values())
+    config["images"] = _sizes(plan.said.values(), root)
+    if test is None:
+        config["hold_out"] = hold_out
+        chosen = _held_out(plan, hold_out, root)
+    else:
+        chosen = {number for number in plan.said if number >= counts[0]}
+    for number, said in plan.said.items():
+        split = SPLITS[number in chosen]
+        key = f"{split}-{len(plan.items[split]):06d}"
+        plan.items[split].append(Item(number=number, key=key, name=plan.names[number], said=said))
+    return plan
+
+
+def _parse(entries: Sequence[Any], first: int, plan: Plan) -> None:
+    taken = set(plan.names.values())
+    again = Counter[str]()
+    for number, plain in enumerate(entries, first):
+        name = base = llava.id_of(plain) or f"#{number - first + 1}"
+        while name in taken:  # files repeat ids
+            again[base] += 1
+            name = f"{base}~{again[base] + 1}"
+        taken.add(name)
+        plan.names[number] = name
+        try:
+            plan.said[number] = llava.parse(plain)
+        except Unusable as error:
+            plan.skipped[number] = left_out(name, llava.file_of(plain), str(error))
+
+
+def left_out(name: str, file: str, reason: str) -> Skipped:
+    """A sample that was left out."""
+    return {"id": name, "file": file, "reason": reason}
+
+
+def _sizes(all_said: Iterable[Conversation], root: str) -> str:
+    """Hash of the names and sizes of all image files: another picture is other data."""
+    digest = hashlib.sha256()
+    for name in {said.image: None for said in all_said if said.image is not None}:
+        try:
+            size = os.stat(os.path.join(root, name)).st_size
+        except (OSError, ValueError):
+            size = -1
+        digest.update(f"{name}\0{size}\n".encode())
+    return digest.hexdigest()
+
+
+def _held_out(plan: Plan, share: float, root: str) -> set[int]:
+    """Numbers of the test split: all samples of the images whose hash is small.
+
+    So many more images, by their hashes, that one sample at least can be used.
+    """
+    groups: dict[str, list[int]] = {}
+    for number, said in plan.said.items():
+        group = f"text {plan.names[number]}"
+        if said.image is not None:
+            group = f"image {posixpath.normpath(said.image)}"
+        groups.setdefault(group, []).append(number)
+    marks = {group: hashlib.sha256(group.encode()).digest()[:8] for group in groups}
+    limit = int(share * 2**64).to_bytes(8)
+    order = sorted(groups, key=marks.__getitem__)
+    count = sum(mark < limit for mark in marks.values())
+    usable = (place for place, group in enumerate(order) if _usable(plan, groups[group][0], root))
+    count = max(count, next(usable, 0) + 1)
+    return {number for group in order[:count] for number in groups[group]}
+
+
+def _usable(plan: Plan, number: int, root: str) -> bool:
+    image = plan.said[number].image
+    try:
+        _ = image is None or read_image(root, image)
+    except Unusable:
+        return False
+    return True
+
+
+def reasons(skipped: Iterable[Skipped]) -> dict[str, list[Skipped]]:
+    """What was left out, by kind of reason, the most frequent first."""
+    kinds: dict[str, list[Skipped]] = {}
+    for one in skipped:
+        kinds.setdefault(one["reason"].partition(":")[0], []).append(one)
+    return dict(sorted(kinds.items(), key=lambda kind: (-len(kind[1]), kind[0])))
+
+
+def nothing(what: Path | str, skipped: Iterable[Skipped]) -> UserError:
+    """The error of an import that would be empty."""
+    lines = [
+        f"\n    {len(found):,} left out: {kind} ({first_of(found)})"
+        for kind, found in reasons(skipped).items()
+    ]
+    return UserError(f"nothing to keep in {what}, so nothing was written" + "".join(lines))
+
+
+def first_of(found: Sequence[Skipped], most: int = 3) -> str:
+    """The first few of what was left out, by file or else by id."""
+    names = [one["file"] or one["id"] for one in found[:most]]
+    return ", ".join(names) + (", ..." if len(found) > most else "")
