@@ -19,7 +19,7 @@ from eramv_lab.cost.formula import Cost, price
 from eramv_lab.cost.measure import measure
 from eramv_lab.data.collate import IGNORED
 from eramv_lab.data.module import LabData
-from eramv_lab.evaluate.generate import Evaluation, evaluate
+from eramv_lab.evaluate.generate import Evaluation, evaluate, queries
 from eramv_lab.recipe.model_spec import parse_model
 from eramv_lab.track.curves import CurveWriter
 from eramv_lab.track.params import short_params
@@ -159,8 +159,9 @@ def answer(lit: LitArm, data: LabData, progress: Progress | None = None) -> Eval
     """The model's answers to the held-out questions, as the recipe's `evaluate` says."""
     settings, test = data.evaluate, data.examples("test")
     count = min(settings.images or len(test), len(test))
+    shards = test.shards
     questions = [
-        (i, test.shards.keys[i], asked) for i in range(count) for asked in test.shards.questions(i)
+        query for i in range(count) for query in queries(i, shards.keys[i], shards.questions(i))
     ]
 
     def tell(done: int) -> None:
