@@ -35,8 +35,8 @@ from eramv_lab.model import build_model
 from eramv_lab.recipe.model_spec import ModelSpec, parse_model
 from eramv_lab.recipe.resolve import load_recipe
 from eramv_lab.track.curves import CurveWriter
-from eramv_lab.train.callbacks import Progress
-from eramv_lab.train.fit import make_trainer
+from eramv_lab.train.callbacks import Progress, Report
+from eramv_lab.train.trainer import make_trainer
 from eramv_lab.train.module import LitArm
 from eramv_lab.train.plan import plan_fits
 from eramv_lab.train.roles import set_trainable
@@ -204,7 +204,8 @@ def step_time(way: Callable[..., None], lit: LitArm, batch: Mapping[str, Any]) -
 
 def lightning(lit: LitArm, batches: Any) -> None:
     with tempfile.TemporaryDirectory() as name, CurveWriter(None, None, Path(name) / "c") as writer:
-        make_trainer(lit.hparams["arm"], writer, Progress(Path(name))).fit(lit, batches)
+        report = Report(Progress(Path(name)))
+            make_trainer(lit.hparams["arm"], writer, [report]).fit(lit, batches)
 
 
 def bare(lit: LitArm, batches: Any) -> None:

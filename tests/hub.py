@@ -170,6 +170,28 @@ def llama_tokenizer(template: str | None = INST) -> Any:
     return tokenizer
 
 
+def older_llama_tokenizer() -> Any:
+    """Llama 2's as older files hold it: a blank is put in front of whatever follows a token."""
+    from tokenizers import normalizers
+
+    tokenizer = llama_tokenizer()
+    backend = tokenizer.backend_tokenizer
+    backend.pre_tokenizer = None
+    backend.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    return tokenizer
+
+
+def trimming_tokenizer() -> Any:
+    """Byte-level, and like Llama 3's it says that a token begins behind its blank."""
+    from tokenizers import processors
+
+    tokenizer = qwen_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
+    return tokenizer
+
+
 @cache
 def _pairs(kind: str) -> dict[str, Any]:
     """A small BPE learnt from TEXT."""

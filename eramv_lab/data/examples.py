@@ -85,7 +85,7 @@ class Examples(Dataset[Fetched]):
         return {"pixel_values": self.pixels([self.shards.image(i) for i in indices])}
 
     def texts(self, indices: Iterable[int]) -> list[tuple[list[Asked], bool]]:
-        """Questions of the samples at `indices` that can be read, and whether each has an image."""
+        """Questions of the samples at `indices` that can be read; whether each has an image."""
         found: list[tuple[list[Asked], bool]] = []
         for index in indices:
             try:

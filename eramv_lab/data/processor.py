@@ -1,18 +1,28 @@
-"""The made world's words and a tower's pixels as transformers' processors, for a model let go."""
+"""Words and pixels of a fit as transformers' processors, for a model let go."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from eramv_lab.data.pixels import Pixels
+from eramv_lab.data.words import TokenizerWords, Words, WorldWords
 from eramv_lab.data.world.vocabulary import BOS, EOS, IDS, IMAGE, PAD
 from eramv_lab.model import EramvProcessor
 from eramv_lab.recipe.model_spec import ModelSpec
 
 
+def processor_of(spec: ModelSpec, words: Words, pixels: Pixels) -> EramvProcessor:
+    """What writes the inputs of a finished model; saved in its folder, it stands beside it.
+
+    Its `write` and call give the ids that `Collator.prompts` gives, and the pixels of `pixels`.
+    """
+    own = words.tokenizer if isinstance(words, TokenizerWords) else world_tokenizer()
+    return EramvProcessor.for_spec(spec, image_processor(pixels), own)
+
+
 def world_processor(spec: ModelSpec) -> EramvProcessor:
     """What writes a model's inputs where it has learnt in the made world."""
-    return EramvProcessor.for_spec(spec, image_processor(Pixels.of(spec.vision)), world_tokenizer())
+    return processor_of(spec, WorldWords(), Pixels.of(spec.vision))
 
 
 def world_tokenizer() -> Any:

@@ -158,7 +158,7 @@ class TokenizerWords(Words):
             ends.append((len(text), kept))
         ids, learnt, number = list[int](), list[bool](), 0
         for token, place in self._read(text, starts):
-            while place >= ends[number][0]:
+            while place >= ends[number][0] and number < len(ends) - 1:
                 number += 1
             ids.append(token)
             learnt.append(ends[number][1])

@@ -97,7 +97,7 @@ class Evaluation:
 
 def evaluate(
     model: Any,
-    questions: Sequence[Query | tuple[int, str, Asked]],
+    questions: Sequence[Query],
     images: Images,
     collator: Collator,
     *,
@@ -111,8 +111,7 @@ def evaluate(
     together. The model is put in eval mode, and back. An answer is right where it ended and its
     words are those expected. `progress` is called with the number of questions done.
     """
-    asked = [Query(*question) for question in questions]
-    prompts = [collator.prompt_ids(query.turns, query.pictured) for query in asked]
+    prompts = [collator.prompt_ids(query.turns, query.pictured) for query in questions]
     device = next(model.parameters()).device
     found: dict[int, Prediction] = {}
     training = model.training
@@ -120,16 +119,16 @@ def evaluate(
     try:
         with torch.inference_mode():
             for numbers in batches([len(ids) for ids in prompts], batch):
-                group = [asked[n] for n in numbers]
+                group = [questions[n] for n in numbers]
                 inputs = _inputs(group, [prompts[n] for n in numbers], images, device)
                 answers_BT, nll_B = _answer(model, inputs, group, collator, max_new_tokens)
                 for n, ids, nll in zip(numbers, answers_BT.tolist(), nll_B.tolist(), strict=True):
-                    found[n] = _judge(asked[n], ids, nll, collator.words)
+                    found[n] = _judge(questions[n], ids, nll, collator.words)
                 if progress:
                     progress(len(found))
     finally:
         model.train(training)
-    return Evaluation(predictions=tuple(found[n] for n in range(len(asked))))
+    return Evaluation(predictions=tuple(found[n] for n in range(len(questions))))
 
 
 def batches(lengths: Sequence[int], batch: int) -> Iterator[list[int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,10 +17,12 @@ from eramv_lab.slots.hub import place_of
 
 
 def build_model(
-    spec: ModelSpec, *, seed: int = 0, image_token_id: int = 3
+    spec: ModelSpec, *, seed: int = 0, image_token_id: int = 3, stops: Sequence[int] = ()
 ) -> EramvForConditionalGeneration:
     """The model of a typed section: random from `seed`, and pretrained where a part names a path.
 
+    `image_token_id` stands for a visual row, any of `stops` ends an answer (none: the language
+    model's own end mark); both are those of the words that it is trained on.
     Raises UserError where a checkpoint cannot be read, or lacks weights of its part.
     """
     config = EramvConfig.from_spec(spec, init_seed=seed, image_token_id=image_token_id)
@@ -29,6 +32,8 @@ def build_model(
     if getattr(spec.vision, "path", None):
         _load_vision(model.vision_tower, spec.vision.path)
     model.reset_band_from_language()
+    if stops and model.generation_config is not None:
+        model.generation_config.eos_token_id = list(stops)
     return model
 
 

@@ -45,8 +45,10 @@ class EramvProcessor(ProcessorMixin):
 
     @classmethod
     def for_spec(cls, spec: ModelSpec, image_processor: Any, tokenizer: Any) -> EramvProcessor:
-        """The processor of a typed model section."""
+        """The processor of a typed model section; a tokenizer that pads with nothing gets EOS."""
         image_token(tokenizer)
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
         return cls(
             image_processor,
             tokenizer,

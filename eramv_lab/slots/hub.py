@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from eramv_lab.errors import Problem, UserError
 LEFT_OUT = ("architectures", "auto_map", "transformers_version", "_name_or_path")
 LEFT_OUT += ("torch_dtype", "dtype")  # a model here starts in float32; a caller asks for another
 """Keys of a config.json that say nothing of a model's shape."""
+SLOTS = {"text_config": "language", "vision_config": "vision"}
+"""The slot of a recipe that each section of a config.json fills."""
 
 
 def config_of(path: str | None, config: Mapping[str, Any], section: str) -> Mapping[str, Any]:
@@ -21,9 +24,14 @@ def config_of(path: str | None, config: Mapping[str, Any], section: str) -> Mapp
     Where a checkpoint holds several models, `section` (`text_config`, `vision_config`) is taken.
     Raises UserError where neither, or both, or an unreadable one is given.
     """
+    slot = f"model.{SLOTS[section]}"
     if bool(path) == bool(config):
-        raise UserError("give either path (a folder or hub id) or config (plain sizes)")
-    plain = _read(place_of(path)) if path else config
+        message = "give either path (a folder or hub id) or config (plain sizes)"
+        raise UserError(Problem(message=message, key=slot))
+    try:
+        plain = _read(place_of(path)) if path else config
+    except UserError as error:
+        raise UserError(replace(p, key=f"{slot}.path") for p in error.problems) from None
     part = plain.get(section) or plain
     return {key: value for key, value in part.items() if key not in LEFT_OUT}
 

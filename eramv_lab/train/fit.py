@@ -16,6 +16,7 @@ import yaml
 from lightning.pytorch import Callback, Trainer
 
 from eramv_lab.data.module import LabData
+from eramv_lab.data.processor import processor_of
 from eramv_lab.errors import LabError
 from eramv_lab.track.curves import CurveWriter
 from eramv_lab.train import checkpoint, ranks
@@ -88,6 +89,7 @@ def _fit(
         lit, data, trainer = train(folder, plan, state, writer, progress, about)
     progress.tell(phase="evaluate", done=TRAIN_SHARE)
     lit.model.save_pretrained(folder)
+    processor_of(lit.spec, data.words, data.pixels).save_pretrained(folder)
 
     lit.to(trainer.strategy.root_device)
     with trainer.precision_plugin.forward_context():

@@ -11,7 +11,7 @@ from eramv_lab.cost.measure import measure
 from eramv_lab.data.collate import IGNORED
 from eramv_lab.data.module import LabData
 from eramv_lab.data.shards import BrokenSample
-from eramv_lab.evaluate.generate import Evaluation, evaluate
+from eramv_lab.evaluate.generate import Evaluation, Query, evaluate, queries
 from eramv_lab.train.callbacks import TRAIN_SHARE, Progress
 from eramv_lab.train.module import LitArm
 
@@ -44,7 +44,7 @@ def answer(lit: LitArm, data: LabData, progress: Progress | None = None) -> Eval
     """The model's answers to the held-out questions, as the recipe's `evaluate` says."""
     settings, test = data.evaluate, data.examples("test")
     count = min(settings.images or len(test), len(test))
-    questions = []
+    questions: list[Query] = []
     for index in range(count):
         try:
             test.require(index)
@@ -52,7 +52,8 @@ def answer(lit: LitArm, data: LabData, progress: Progress | None = None) -> Eval
         except BrokenSample as error:
             data.note({error.key: error.reason})
             continue
-        questions += [(index, test.shards.keys[index], one) for one in asked]
+        key, pictured = test.shards.keys[index], test.shards.has_image(index)
+        questions += queries(index, key, asked, pictured)
 
     def tell(done: int) -> None:
         if progress:
@@ -62,7 +63,7 @@ def answer(lit: LitArm, data: LabData, progress: Progress | None = None) -> Eval
     return evaluate(
         lit.model,
         questions,
-        lambda numbers: test.__getitems__(numbers).vision,
+        test.images,
         data.collator,
         batch=settings.batch * max(1, len(questions) // count),
         max_new_tokens=settings.max_new_tokens,

@@ -1,5 +1,6 @@
 """Words: one string read once, prompts that training began with, no token out of a user's text."""
 
+import itertools
 import pickle
 from pathlib import Path
 from typing import Any
@@ -50,13 +51,13 @@ def told(collator: Collator, ids: Any) -> str:
 
 def learnt(collator: Collator, batch: Any, row: int = 0) -> list[str]:
     """The text of each run of labels of a row."""
-    runs: list[list[int]] = [[]]
-    for label in batch["labels"][row].tolist():
-        if label != IGNORED:
-            runs[-1].append(label)
-        elif runs[-1]:
-            runs.append([])
-    return [told(collator, run) for run in runs if run]
+    return [told(collator, run) for run in runs_of(batch["labels"][row].tolist())]
+
+
+def runs_of(labels: list[int]) -> list[list[int]]:
+    """Stretches of labels that are learnt."""
+    runs = itertools.groupby(labels, lambda label: label != IGNORED)
+    return [list(run) for kept, run in runs if kept]
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -151,6 +152,21 @@ def test_what_is_written_and_what_is_learnt(
     batch = collator([TALK[:2]])
     assert told(collator, batch["input_ids"][0]) == expected
     assert learnt(collator, batch) == kept
+
+
+@pytest.mark.parametrize("template", ["plain", "vicuna", "chat", "caption"])
+@pytest.mark.parametrize("make", [hub.older_llama_tokenizer, hub.trimming_tokenizer])
+def test_tokenizers_that_place_blanks_otherwise(make: Any, template: Any):
+    words = TokenizerWords.of(make(), vocab=hub.VOCAB, chat=template == "chat")
+    for order in ORDERS.values():
+        collator = Collator(order(template=template), ROWS, words=words)
+        batch, prompts = collator([TALK]), collator.prompts([TALK])
+        said = [words.text(run) for run in runs_of(batch["labels"][0].tolist())]
+        right = [turn.answer for turn in TALK]
+        assert "".join("".join(said).split()) == "".join("".join(right).split())
+        for number in range(len(TALK)):
+            row = prompts["input_ids"][number][prompts["attention_mask"][number].bool()]
+            assert batch["input_ids"][0][: len(row)].equal(row)
 
 
 def test_a_template_without_marks_gets_the_end_mark(tmp_path: Path):

@@ -10,7 +10,7 @@ from torch import nn
 from eramv_lab.data.collate import Collator
 from eramv_lab.data.shards import Asked
 from eramv_lab.data.world.vocabulary import EOS, IDS, WORDS
-from eramv_lab.evaluate.generate import evaluate
+from eramv_lab.evaluate.generate import Query, evaluate, queries
 from eramv_lab.slots.prompts.orders import ImageFirstConfig
 
 GIVEN = {"red": ["7", EOS], "green": [EOS, EOS], "blue": ["7", "7"], "cyan": ["3", EOS]}
@@ -34,9 +34,9 @@ class Parrot(nn.Module):
         return SimpleNamespace(sequences=torch.cat([input_ids, new], 1), logits=[logits])
 
 
-def ask(*questions: str) -> list[tuple[int, str, Asked]]:
+def ask(*questions: str) -> list[Query]:
     return [
-        (i // 2, f"image{i // 2}", Asked(key=f"q{i}", question=q, answer="7", type="digit"))
+        Query(i // 2, f"image{i // 2}", Asked(key=f"q{i}", question=q, answer="7", type="digit"))
         for i, q in enumerate(questions)
     ]
 
@@ -68,3 +68,62 @@ def test_scores_and_states() -> None:
     assert found.loss == pytest.approx(torch.tensor(len(WORDS)).log().item())
     rate = found.per_type()["digit"]
     assert rate["accuracy"] == 0.25 and rate["n"] == 4 and rate["low"] < 0.25 < rate["high"]
+
+
+class Listener(nn.Module):
+    """Says what it was told to say, and keeps what it was given."""
+
+    def __init__(self, *said: list[str]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.said, self.given = list(said), []
+
+    def generate(self, input_ids: torch.Tensor, **inputs: Any) -> SimpleNamespace:
+        self.given.append(([[WORDS[i] for i in row] for row in input_ids], inputs))
+        new = torch.tensor([[IDS[w] for w in self.said.pop(0)] for _ in input_ids])
+        logits = torch.zeros(len(input_ids), len(WORDS))
+        return SimpleNamespace(sequences=torch.cat([input_ids, new], 1), logits=[logits])
+
+    def forward(self, input_ids: torch.Tensor, logits_to_keep: int, **inputs: Any) -> Any:
+        assert inputs["attention_mask"].shape == input_ids.shape
+        kept = torch.zeros(len(input_ids), logits_to_keep, len(WORDS))
+        return SimpleNamespace(logits=kept)
+
+
+def test_conversations_and_text_alone() -> None:
+    talk = [
+        Asked("a", "what digit", "7", "x"),
+        Asked("b", "color of digit 7", "red star", "x", follows=True),
+    ]
+    alone = [Asked("c", "what digit", "", "x")]
+    model, asked_for = Listener(["7", EOS], [EOS, EOS], ["red", "star"]), []
+
+    def seen(numbers: Any) -> dict[str, Any]:
+        asked_for.append(list(numbers))
+        return images(numbers)
+
+    found = evaluate(
+        model,
+        [*queries(0, "one", talk), *queries(1, "two", alone, False)],
+        seen,
+        Collator(ImageFirstConfig(), 1),
+        batch=2,
+    )
+    rows = [" ".join(row) for given, _ in model.given for row in given]
+    assert rows == [
+        "<bos> what digit answer",
+        "<bos> <image> what digit answer",
+        "<bos> <image> what digit answer 7 <eos> color of digit 7 answer",
+    ]
+    assert asked_for == [[0], [0]]  # nothing for the sample without an image
+    assert [inputs["image_counts"] for _, inputs in model.given] == [(0,), (1,), (1,)]
+    assert "vision_features" not in model.given[0][1]
+    told = [(p.key, p.prediction, p.score, p.status) for p in found.predictions]
+    assert told == [
+        ("a", "", 0.0, "empty"),
+        ("b", "red star", 0.0, "unparsed"),  # the right words, without an end
+        ("c", "7", 0.0, "ok"),
+    ]
+    flat = pytest.approx(torch.tensor(len(WORDS)).log().item())
+    assert [p.nll for p in found.predictions] == [flat, flat, 0.0]  # an empty answer costs nothing
+    assert model.given[0][1]["eos_token_id"] == [IDS[EOS]]

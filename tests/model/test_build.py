@@ -281,7 +281,8 @@ def test_a_place_that_is_no_checkpoint_is_one_clear_error(slot: str, tmp_path: P
     ):
         with pytest.raises(UserError, match=words) as caught:
             spec_with(path, slot)
-        assert len(str(caught.value).splitlines()) == 1
+        text = str(caught.value)
+        assert len(text.splitlines()) == 1 and f"model.{slot}.path: " in text
 
 
 TOWER, WORDS = {"model_type": "clip_vision_model"}, LANGUAGES["llama"]

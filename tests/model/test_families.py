@@ -60,7 +60,7 @@ def spec_for(
 def made(folder_of: Any, *names: str, **more: Any) -> tuple[Any, Collator]:
     spec = spec_for(folder_of, *names, **more)
     words = words_of(spec)
-    model = build_model(spec, image_token_id=words.image).eval()
+    model = build_model(spec, image_token_id=words.image, stops=words.stops).eval()
     return model, Collator(spec.prompt, model.visual_rows, words=words)
 
 
@@ -108,6 +108,28 @@ def test_train_answer_save(
     again: Any = EramvForConditionalGeneration.from_pretrained(tmp_path).eval()
     assert ask(again) == said
     assert again.generation_config.suppress_tokens == [collator.words.image]
+    assert again.generation_config.eos_token_id == list(collator.words.stops)
+
+
+@pytest.mark.parametrize("language", ["llama", "qwen2", "qwen3"])
+def test_the_likelihood_of_an_answer_is_that_of_its_row_in_training(
+    language: str, folder_of: Any
+) -> None:
+    model, collator = made(folder_of, "clip", language, "image_first")
+    asked = [*queries(0, "a", TALK), *queries(1, "b", ONE)]
+    said = evaluate(
+        model, asked, lambda n: {"pixel_values": pixels(2)[list(n)]}, collator, max_new_tokens=2
+    )
+    for query, told in zip(asked, said.predictions, strict=True):
+        batch = collator([query.turns]) | {"pixel_values": pixels(2)[query.number][None]}
+        labels = batch.pop("labels")[0]
+        with torch.no_grad():
+            logits = model(**repeat_images(batch)).logits[0]
+        start = len(collator.prompt_ids(query.turns))
+        rows = range(start, start + len(collator.answer_ids(query.turns)))
+        assert collator.words.text(labels[start : rows.stop].tolist()) == query.asked.answer
+        costs = [-logits[row - 1].log_softmax(-1)[labels[row]].item() for row in rows]
+        assert told.nll == pytest.approx(sum(costs) / len(costs), abs=1e-5)
 
 
 @pytest.mark.parametrize("language", ["llama", "qwen2"])  # an image token beyond the words, within
