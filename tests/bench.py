@@ -36,11 +36,11 @@ from eramv_lab.recipe.model_spec import ModelSpec, parse_model
 from eramv_lab.recipe.resolve import load_recipe
 from eramv_lab.track.curves import CurveWriter
 from eramv_lab.train.callbacks import Progress, Report
-from eramv_lab.train.trainer import make_trainer
 from eramv_lab.train.module import LitArm
 from eramv_lab.train.plan import plan_fits
 from eramv_lab.train.roles import set_trainable
 from eramv_lab.train.study import run_study
+from eramv_lab.train.trainer import make_trainer
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDY = "experiments/ablation_ca.yaml"
@@ -205,7 +205,7 @@ def step_time(way: Callable[..., None], lit: LitArm, batch: Mapping[str, Any]) -
 def lightning(lit: LitArm, batches: Any) -> None:
     with tempfile.TemporaryDirectory() as name, CurveWriter(None, None, Path(name) / "c") as writer:
         report = Report(Progress(Path(name)))
-            make_trainer(lit.hparams["arm"], writer, [report]).fit(lit, batches)
+        make_trainer(lit.hparams["arm"], writer, [report]).fit(lit, batches)
 
 
 def bare(lit: LitArm, batches: Any) -> None:

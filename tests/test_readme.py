@@ -1,5 +1,8 @@
 """The README is run: its component, its recipe, its commands, its Python."""
 
+import contextlib
+import io
+import json
 import re
 import shlex
 import subprocess
@@ -10,6 +13,8 @@ import pytest
 from typer.testing import CliRunner
 
 from eramv_lab.cli import app
+from eramv_lab.data.importing import import_llava
+from tests.hub import make_clip, make_qwen2
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text()
@@ -21,14 +26,41 @@ def blocks(language: str) -> list[str]:
 
 def commands() -> list[str]:
     lines = [line.split("#")[0].strip() for block in blocks("sh") for line in block.splitlines()]
-    return [line for line in lines if line]
+    return [line[line.find("python -m eramv_lab") :] for line in map(started_by_one, lines) if line]
+
+
+def started_by_one(line: str) -> str:
+    """A line that torchrun would start, as it starts it."""
+    return re.sub(r"^torchrun .*(-m eramv_lab.*)$", r"python \1", line)
+
+
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The recipe of one's own data and models, its folders filled with tiny ones."""
+    folder = tmp_path_factory.mktemp("mine")
+    text = next(block for block in blocks("yaml") if block.startswith("# mine.yaml"))
+    for name in ("align", "mix"):
+        (folder / f"{name}.json").write_text(json.dumps([CHAT | {"id": str(i)} for i in range(60)]))
+        with contextlib.redirect_stdout(io.StringIO()):
+            import_llava(folder / f"{name}.json", folder, folder / "data" / name, processes=1)
+        text = text.replace(f"data/{name}", str(folder / "data" / name))
+    text = text.replace("openai/clip-vit-large-patch14-336", str(make_clip(folder / "clip")))
+    text = text.replace("Qwen/Qwen2-1.5B-Instruct", str(make_qwen2(folder / "qwen2")))
+    text = text.replace("count: 64", "count: 4").replace("images: 200, ", "")
+    (folder / "mine.yaml").write_text(text)
+    return folder / "mine.yaml"
+
+
+CHAT = {"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "yes"}]}
 
 
 @pytest.mark.parametrize("line", commands())
-def test_a_command_is_understood(line, monkeypatch):
+def test_a_command_is_understood(line, mine, monkeypatch):
     monkeypatch.chdir(ROOT)
     python, flag, package, verb, *rest = shlex.split(line)
     assert (python, flag, package) == ("python", "-m", "eramv_lab")
+    if "mine.yaml" in rest:
+        rest[rest.index("mine.yaml")] = str(mine)
     if verb == "fit":  # what it would train, checked to the last key
         verb, rest = "check", [word for word in rest if word not in ("--seed", "0")]
     elif verb in ("compare", "ui"):  # these need runs; their options must exist at least

@@ -101,8 +101,12 @@ class Examples(Dataset[Fetched]):
         return [n if self.shards.has_image(i) else -n for i, n in enumerate(sizes)]
 
     def require(self, index: int) -> None:
-        """Raise BrokenSample where there are no features of the image at `index`."""
-        if self.store is not None and not self.store.has(index):
+        """Raise BrokenSample where the image at `index`, if it has one, cannot be had."""
+        if not self.shards.has_image(index):
+            return
+        if self.store is None:
+            self.shards.image(index)
+        elif not self.store.has(index):
             key = self.shards.keys[index]
             raise next(error for error in self.store.broken if error.key == key)
 
