@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-ROWS = {"systems": 6, "cache": 1, "loop": 6, "data": 4, "start": 6}
+ROWS = {"systems": 6, "cache": 1, "loop": 6, "data": 4, "reading": 4, "start": 6}
 
 
 def test_bench_tells_every_ratio():
@@ -26,3 +26,4 @@ def test_bench_tells_every_ratio():
         assert row["ratio"] > 0 and (row["met"] is None) == (row["goal"] is None), row
     assert [row["goal"] for row in groups["systems"]] == [">= 0.8", None, None] * 2
     assert {row["goal"] for row in groups["loop"]} == {"<= 1.05"}
+    assert [row["goal"] for row in groups["reading"]] == ["<= 1.05"] * 3 + [">= 1"]
