@@ -48,17 +48,24 @@ def world_tokenizer() -> Any:
 
 
 def image_processor(pixels: Pixels) -> Any:
-    """Size and scale of `pixels` as transformers' image processor.
+    """Size, scale and square of `pixels` as transformers' image processor.
 
-    The same numbers for a square image; another shape is cut after its resizing and not before,
-    which moves the cut by up to a pixel.
+    The same numbers for images that are square or padded; another shape that is cropped is cut
+    after its resizing and not before, which moves the cut by up to a pixel.
     """
+    from transformers import AutoImageProcessor
     from transformers.models.clip import CLIPImageProcessorPil
+    from transformers.models.llava import LlavaImageProcessorPil
 
-    return CLIPImageProcessorPil(
-        size={"shortest_edge": pixels.size},
-        crop_size={"height": pixels.size, "width": pixels.size},
-        image_mean=list(pixels.mean),
-        image_std=list(pixels.std),
-        do_convert_rgb=True,
-    )
+    if pixels.square == "processor":
+        return AutoImageProcessor.from_pretrained(pixels.path, backend="pil")
+    settings: Any = {
+        "size": {"shortest_edge": pixels.size},
+        "crop_size": {"height": pixels.size, "width": pixels.size},
+        "image_mean": list(pixels.mean),
+        "image_std": list(pixels.std),
+        "do_convert_rgb": True,
+    }
+    if pixels.square == "pad":
+        return LlavaImageProcessorPil(do_pad=True, **settings)
+    return CLIPImageProcessorPil(**settings)
