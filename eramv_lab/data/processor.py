@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 from eramv_lab.data.pixels import Pixels
@@ -16,7 +17,8 @@ def processor_of(spec: ModelSpec, words: Words, pixels: Pixels) -> EramvProcesso
 
     Its `write` and call give the ids that `Collator.prompts` gives, and the pixels of `pixels`.
     """
-    own = words.tokenizer if isinstance(words, TokenizerWords) else world_tokenizer()
+    # a copy: whoever pads with it leaves the words as they are
+    own = deepcopy(words.tokenizer) if isinstance(words, TokenizerWords) else world_tokenizer()
     return EramvProcessor.for_spec(spec, image_processor(pixels), own)
 
 
