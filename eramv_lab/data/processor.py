@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 from eramv_lab.data.pixels import Pixels
@@ -16,7 +17,8 @@ def processor_of(spec: ModelSpec, words: Words, pixels: Pixels) -> EramvProcesso
 
     Its `write` and call give the ids that `Collator.prompts` gives, and the pixels of `pixels`.
     """
-    own = words.tokenizer if isinstance(words, TokenizerWords) else world_tokenizer()
+    # a copy: whoever pads with it leaves the words as they are
+    own = deepcopy(words.tokenizer) if isinstance(words, TokenizerWords) else world_tokenizer()
     return EramvProcessor.for_spec(spec, image_processor(pixels), own)
 
 
@@ -48,17 +50,24 @@ def world_tokenizer() -> Any:
 
 
 def image_processor(pixels: Pixels) -> Any:
-    """Size and scale of `pixels` as transformers' image processor.
+    """Size, scale and square of `pixels` as transformers' image processor.
 
-    The same numbers for a square image; another shape is cut after its resizing and not before,
-    which moves the cut by up to a pixel.
+    The same numbers for images that are square or padded; another shape that is cropped is cut
+    after its resizing and not before, which moves the cut by up to a pixel.
     """
+    from transformers import AutoImageProcessor
     from transformers.models.clip import CLIPImageProcessorPil
+    from transformers.models.llava import LlavaImageProcessorPil
 
-    return CLIPImageProcessorPil(
-        size={"shortest_edge": pixels.size},
-        crop_size={"height": pixels.size, "width": pixels.size},
-        image_mean=list(pixels.mean),
-        image_std=list(pixels.std),
-        do_convert_rgb=True,
-    )
+    if pixels.square == "processor":
+        return AutoImageProcessor.from_pretrained(pixels.path, backend="pil")
+    settings: Any = {
+        "size": {"shortest_edge": pixels.size},
+        "crop_size": {"height": pixels.size, "width": pixels.size},
+        "image_mean": list(pixels.mean),
+        "image_std": list(pixels.std),
+        "do_convert_rgb": True,
+    }
+    if pixels.square == "pad":
+        return LlavaImageProcessorPil(do_pad=True, **settings)
+    return CLIPImageProcessorPil(**settings)

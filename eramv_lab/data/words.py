@@ -104,7 +104,7 @@ def _world_ids(text: str) -> list[int]:
 class TokenizerWords(Words):
     """A tokenizer: a conversation is one string to it, read once.
 
-    An id is learnt where its last letter stands in a learnt piece. What looks like a special
+    An id is learnt where it begins in a learnt piece. What looks like a special
     token in a question or an answer is broken by a blank.
     """
 
@@ -187,7 +187,7 @@ class TokenizerWords(Words):
         return piece.text
 
     def _read(self, text: str, starts: Sequence[int]) -> list[tuple[int, int]]:
-        """Ids and the place of each one's last letter.
+        """Ids and where each begins.
 
         No token reaches over the start of an answer: a prompt has to be what training saw.
         """
@@ -200,11 +200,7 @@ class TokenizerWords(Words):
                     after = self._read(text[start:], rest)
                     earlier = self._read(text[:start], starts[:number])
                     return earlier + [(token, place + start) for token, place in after]
-        offsets: list[tuple[int, int]] = read.offsets
-        return [
-            (token, max(start, end - 1))
-            for token, (start, end) in zip(read.ids, offsets, strict=True)
-        ]
+        return [(token, start) for token, (start, _) in zip(read.ids, read.offsets, strict=True)]
 
 
 def words_of(spec: ModelSpec) -> Words:

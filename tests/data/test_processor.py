@@ -9,11 +9,12 @@ import pytest
 import torch
 from laws.probes import spec_of
 from laws.settings import TINY, with_keys
-from transformers import AutoProcessor
+from PIL import Image
+from transformers import AutoImageProcessor, AutoProcessor
 
 from eramv_lab.data.collate import Collator, repeat_images
 from eramv_lab.data.pixels import Pixels
-from eramv_lab.data.processor import processor_of
+from eramv_lab.data.processor import image_processor, processor_of
 from eramv_lab.data.shards import Asked
 from eramv_lab.data.words import words_of
 from eramv_lab.model import EramvForConditionalGeneration, build_model
@@ -64,7 +65,7 @@ def test_a_folder_holds_all_that_a_question_needs(
     processor: Any = AutoProcessor.from_pretrained(tmp_path)
     again: Any = EramvForConditionalGeneration.from_pretrained(tmp_path).eval()
     assert processor.image_token_id == again.config.image_token_id == words.image
-    image_HWC = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    image_HWC = np.random.default_rng(0).integers(0, 256, (40, 52, 3), dtype=np.uint8)
     collator = Collator(spec.prompt, model.visual_rows, words=words)
     samples, seen = [TALK, TALK[:1]], [True, False]
     theirs = collator.prompts(samples, seen)
@@ -84,3 +85,21 @@ def test_a_folder_holds_all_that_a_question_needs(
     torch.testing.assert_close(ours["pixel_values"], inputs["pixel_values"], atol=1e-5, rtol=0)
     said = model.generate(**inputs, max_new_tokens=3)
     assert torch.equal(again.generate(**ours, max_new_tokens=3), said)
+
+
+@pytest.mark.parametrize("square", ["pad", "crop", "processor"])
+@pytest.mark.parametrize("tower", hub.TOWERS)
+def test_pixels_are_those_of_the_data(square: Any, tower: str, tmp_path: Path) -> None:
+    folder = hub.TOWERS[tower](tmp_path / tower)
+    config = spec_of(
+        with_keys(TINY, vision={"type": "hf", "path": str(folder)}, anchors="all", band="none")
+    ).vision
+    pixels = Pixels.of(config, square)
+    image_processor(pixels).save_pretrained(tmp_path / "saved")
+    saved = AutoImageProcessor.from_pretrained(tmp_path / "saved")
+    draw = np.random.default_rng(0)
+    # cropped by transformers behind its resizing: the same where the sides divide
+    for high, wide in ((40, 64), (64, 40), (48, 48)) if square != "crop" else ((64, 64),):
+        image_HWC = draw.integers(0, 256, (high, wide, 3), dtype=np.uint8)
+        found = saved(Image.fromarray(image_HWC), return_tensors="pt")["pixel_values"]
+        torch.testing.assert_close(found, pixels([image_HWC]), atol=1e-5, rtol=0)

@@ -183,10 +183,21 @@ def test_pixels_are_those_of_the_data(side: int):
     torch.testing.assert_close(white, torch.full_like(white, 2.0))  # (1 - 0.5) / 0.25
 
 
-def test_a_wide_picture_is_cut_to_its_middle():
+def wide_picture() -> Any:
     wide = np.zeros((32, 96, 3), dtype=np.uint8)
     wide[:, 32:64] = 255
-    found = processor()(Image.fromarray(wide), "how many <image> answer")["pixel_values"]
+    return Image.fromarray(wide)
+
+
+def test_a_wide_picture_is_padded_with_the_mean():
+    found = processor()(wide_picture(), "how many <image> answer")["pixel_values"][0]
+    torch.testing.assert_close(found[:, :8], torch.full((3, 8, 32), -2 / 255), atol=1e-5, rtol=0)
+    assert found[:, 16, 16].tolist() == [2.0] * 3  # (1 - 0.5) / 0.25
+
+
+def test_a_wide_picture_is_cut_to_its_middle():
+    made = image_processor(Pixels(size=32, square="crop"))
+    found = made(images=wide_picture(), return_tensors="pt")["pixel_values"]
     torch.testing.assert_close(found, torch.full_like(found, 2.0))
 
 

@@ -24,7 +24,7 @@ class Kind(Enum):
     """The language model's end mark, learnt."""
 
 
-LEARNT = frozenset({Kind.ANSWER, Kind.TAIL, Kind.EOS})
+LEARNT = (Kind.ANSWER, Kind.TAIL, Kind.EOS)
 
 
 class Piece(NamedTuple):
