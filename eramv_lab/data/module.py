@@ -135,9 +135,8 @@ class LabData(LightningDataModule):
         Raises LabError where they are a larger share than `data.max_broken`.
         """
         self.broken |= broken
-        total = sum(len(part.shards) for part in self._examples.values())
-        if self.streams:
-            total += max(self._seen, 1000)
+        sizes = self.data.source.sizes()
+        total = sum(sizes.get(split, 0) for split in ("train", "test")) or max(self._seen, 1000)
         share = self.data.max_broken
         if broken and len(self.broken) > share * total:
             lines = [f"  {key}: {reason}" for key, reason in self.broken.items()]

@@ -46,6 +46,8 @@ class LitArm(LightningModule):
         self.spec, self.settings, self.seed = spec, train, seed
         self.words = words_of(spec)
         self.model: Any = build_model(spec, seed=seed, image_token_id=self.words.image)
+        told = self.model.generation_config
+        told.eos_token_id, told.pad_token_id = list(self.words.stops), self.words.pad
         if start and "arm" in start:
             load_arm(self.model, Path(start["arm"]))
         elif start:
