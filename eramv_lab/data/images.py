@@ -85,7 +85,7 @@ def _upright_rgb(image: ImageFile.ImageFile) -> np.ndarray:
     if not all(image.size):
         raise _Refused("no pixels: a side is 0")
     if image.mode == "RGB" and image.format in AS_THEY_ARE and not _TOLD & image.info.keys():
-        return np.asarray(image)  # an ordinary photograph
+        return _array(image)  # an ordinary photograph
     turn = TURNS.get(_orientation(image))
     return _rgb(image if turn is None else image.transpose(turn))
 
@@ -107,7 +107,12 @@ def _rgb(image: Image.Image) -> np.ndarray:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-    return np.asarray(image.convert("RGB"))
+    return _array(image.convert("RGB"))
+
+
+def _array(image: Image.Image) -> np.ndarray:
+    # np.asarray gives the same and asks the image more questions, which shows on small ones
+    return np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, 3)
 
 
 def _begins(content: bytes) -> str:
