@@ -132,6 +132,33 @@ def test_the_likelihood_of_an_answer_is_that_of_its_row_in_training(
         assert told.nll == pytest.approx(sum(costs) / len(costs), abs=1e-5)
 
 
+@pytest.mark.parametrize("language", ["llama", "qwen3"])
+def test_what_is_learnt_is_answered(language: str, folder_of: Any) -> None:
+    model, collator = made(folder_of, "siglip", language, "question_first")
+    samples, seen = [TALK, ALONE, ONE], [True, False, True]
+    batch = repeat_images(collator(samples, seen) | {"pixel_values": pixels(2)})
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+    model.train()
+    for _ in range(60):
+        loss = model(**batch).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    places = {0: 0, 2: 1}
+    asked = [
+        query for i, sample in enumerate(samples) for query in queries(i, str(i), sample, seen[i])
+    ]
+    said = evaluate(
+        model,
+        asked,
+        lambda numbers: {"pixel_values": pixels(2)[[places[n] for n in numbers]]},
+        collator,
+        max_new_tokens=24,
+    )
+    assert [p.prediction for p in said.predictions] == [q.asked.answer for q in asked]
+    assert said.rate()["accuracy"] == 1 and said.loss < 0.3
+
+
 @pytest.mark.parametrize("language", ["llama", "qwen2"])  # an image token beyond the words, within
 def test_rows_stand_for_themselves_in_a_batch_of_all_kinds(language: str, folder_of: Any) -> None:
     model, collator = made(folder_of, "clip", language, "image_first")
