@@ -196,9 +196,9 @@ def base(recipe: RecipePath, overrides: Overrides = None, arm: ArmNames = None) 
 def data_make(recipe: RecipePath = DEFAULT_RECIPE, overrides: Overrides = None) -> None:
     """Make the shards of a recipe's data, where they are missing."""
     loaded = _load(recipe, overrides)
-    from eramv_lab.data.make import make_data
+    from eramv_lab.data.module import local_folder
 
-    made = {make_data(one.data.world, one.data.folder): None for one in loaded.arms.values()}
+    made = {local_folder(one.data, "test"): None for one in loaded.arms.values()}
     print("\n".join(map(str, made)))
 
 

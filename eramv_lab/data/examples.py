@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from eramv_lab.data.collate import Batch, Collator
+from eramv_lab.data.collate import IGNORED, Batch, Collator
 from eramv_lab.data.features import FeatureStore
 from eramv_lab.data.pixels import Pixels
 from eramv_lab.data.reader import ShardDataset
@@ -143,9 +143,20 @@ class TrainBatch:
     """`collate_fn` of training and validation."""
 
     collator: Collator
+    spare: Batch | None = None
+    """What the model takes of some image, for batches without one: with several devices every
+    part must take part in every step, and with one it then learns the same. Nothing is learnt of
+    the image."""
 
     def __call__(self, fetched: Fetched) -> Batch:
-        batch = self.collator(fetched.questions, fetched.pictured) | fetched.vision
+        questions, pictured, vision = fetched.questions, fetched.pictured, fetched.vision
+        blank = self.spare is not None and not any(pictured)
+        if self.spare is not None and blank:
+            questions, pictured = [*questions, [Asked("", "", "", "")]], [*pictured, True]
+            vision = self.spare
+        batch = self.collator(questions, pictured) | vision
+        if blank:
+            batch["labels"][-1] = IGNORED
         return batch | _beside(fetched)
 
 
@@ -168,6 +179,8 @@ class StreamBatch:
     pixels: Pixels
     count: int
     """At most so many questions of each sample, the first ones."""
+    spare: Batch | None = None
+    """As in `TrainBatch`."""
 
     def __call__(self, streamed: Any) -> Batch:
         """The batch of a `stream.StreamedBatch`."""
@@ -178,7 +191,7 @@ class StreamBatch:
             pictured=[s.image_HWC is not None for s in streamed.samples],
             broken={error.key: error.reason for error in streamed.broken},
         )
-        return TrainBatch(self.collator)(fetched)
+        return TrainBatch(self.collator, self.spare)(fetched)
 
 
 def _beside(fetched: Fetched) -> Batch:

@@ -85,6 +85,11 @@ class FeatureStore:
         """Images."""
         return self._length
 
+    @property
+    def first(self) -> int:
+        """The first sample that has features."""
+        return next(iter(self._rows))
+
     def has(self, index: int) -> bool:
         """Whether the sample at `index` has features."""
         return index in self._rows

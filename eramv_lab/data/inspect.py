@@ -17,13 +17,13 @@ from rich.table import Table
 from safetensors.torch import load_file
 
 from eramv_lab.data.collate import Collator
-from eramv_lab.data.make import make_data
-from eramv_lab.data.module import LabData
+from eramv_lab.data.module import LabData, local_folder
 from eramv_lab.data.pixels import Pixels, Square
 from eramv_lab.data.reader import Sample, ShardDataset
 from eramv_lab.data.shards import Asked, BrokenSample
 from eramv_lab.data.sheet import Tile, draw_sheet, short
 from eramv_lab.errors import UserError
+from eramv_lab.model.build import load_tower
 from eramv_lab.recipe.model_spec import ModelSpec
 from eramv_lab.registry import ANCHORS, VISION
 from eramv_lab.slots.contracts import Need
@@ -55,6 +55,9 @@ class Picker:
             selector = ANCHORS.of(spec.anchors).factory(spec.anchors, dims).eval()
         if weights is not None and trained:
             tower.load_state_dict(load_file(weights))
+        elif path := getattr(spec.vision, "path", None):
+            load_tower(tower, path)
+            trained = True
         return cls(tower, selector, trained)
 
     @torch.inference_mode()
@@ -110,11 +113,9 @@ def inspect(
 
 
 def _open(data: LabData, split: str) -> ShardDataset:
-    if data.data.type == "shards":
-        return ShardDataset(Path(data.data.shards.path).expanduser(), split)
-    if data.data.type == "world":
-        return ShardDataset(make_data(data.data.world, data.data.folder), split)
-    raise UserError(f"data of type {data.data.type} is not looked at: it has no samples by number")
+    if data.streams and split == "train":
+        raise UserError("a stream's training split is not looked at: it has no samples by number")
+    return ShardDataset(local_folder(data.data, split), split)
 
 
 def _called(data: LabData) -> str:
@@ -204,7 +205,7 @@ def _caption(spec: ModelSpec, picker: Picker | None, picks: np.ndarray | None) -
         what = f"anchors {name}: {rows}, {patches} of them patches, outlined"
     else:
         what = f"anchors {name}: {rows}, made of many patches, none to outline"
-    tower = "the base's tower" if picker.trained else "untrained tower: there is no base yet"
+    tower = "a trained tower" if picker.trained else "untrained tower: there is no base yet"
     return f"{what} ({tower})"
 
 

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from eramv_lab.data.collate import Collator, can_pack
+from eramv_lab.data.collate import Batch, Collator, can_pack
 from eramv_lab.data.examples import Examples, PromptBatch, StreamBatch, TrainBatch
 from eramv_lab.data.features import FeatureStore, size_of
 from eramv_lab.data.make import make_data
@@ -185,7 +185,7 @@ class LabData(LightningDataModule):
         lengths = part.lengths() if self.train.by_length else None
         batches = self._batches(len(part), self.train.images, shuffle=True, lengths=lengths)
         batches.span(min(self.first_batch, last), last)
-        return self._loader(part, batches, TrainBatch(self.collator))
+        return self._loader(part, batches, TrainBatch(self.collator, self._spare(part)))
 
     def val_dataloader(self) -> DataLoader[Any]:
         """The first `train.validate_images` held-out images, for the loss."""
@@ -218,12 +218,19 @@ class LabData(LightningDataModule):
         )
         rank_zero_info(stream.describe())
         stream.probe()
-        collate = StreamBatch(self.collator, self.pixels, self.train.questions)
+        collate = StreamBatch(self.collator, self.pixels, self.train.questions, self._spare())
         return self._loader(stream.batches(self.train.images), None, collate)
 
     def _asking(self, split: str) -> Examples:
         whole = self.examples(split)
         return Examples(whole.shards, whole.pixels, whole.store, questions=self.train.questions)
+
+    def _spare(self, part: Examples | None = None) -> Batch:
+        """A blank image as the model takes it."""
+        if part is not None and part.store is not None and len(part.store):
+            some = part.store.batch([part.store.first])
+            return {"vision_features": {name: value * 0 for name, value in some.items()}}
+        return {"pixel_values": torch.zeros(1, 3, self.pixels.size, self.pixels.size)}
 
     def _ranks(self) -> tuple[int, int]:
         trainer = self.trainer

@@ -37,10 +37,9 @@ class ShardsConfig:
                 yield f"{self.path} has no samples in its split {split!r}"
 
     def sizes(self) -> dict[str, int]:
-        """Samples of each split, and questions of the sample that has most."""
+        """Samples of each split."""
         splits = self._splits()
-        sizes = {split: int(entry["samples"]) for split, entry in splits.items()}
-        return sizes
+        return {split: int(entry["samples"]) for split, entry in splits.items()}
 
     def types(self) -> list[str]:
         """Question types of the splits."""

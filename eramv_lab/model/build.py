@@ -30,7 +30,7 @@ def build_model(
     if getattr(spec.language, "path", None):
         _load_language(model, spec.language.path)
     if getattr(spec.vision, "path", None):
-        _load_vision(model.vision_tower, spec.vision.path)
+        load_tower(model.vision_tower, spec.vision.path)
     model.reset_band_from_language()
     if stops and model.generation_config is not None:
         model.generation_config.eos_token_id = list(stops)
@@ -47,7 +47,8 @@ def _load_language(model: EramvForConditionalGeneration, path: str) -> None:
         model.lm_head.load_state_dict(whole.lm_head.state_dict())
 
 
-def _load_vision(tower: Any, path: str) -> None:
+def load_tower(tower: Any, path: str) -> None:
+    """Fill an `hf` tower with a checkpoint's weights. Raises UserError where it cannot."""
     from transformers import AutoModel
 
     own: nn.Module = tower.tower

@@ -45,9 +45,10 @@ class LitArm(LightningModule):
             raise UserError(problems)
         self.spec, self.settings, self.seed = spec, train, seed
         self.words = words_of(spec)
-        self.model: Any = build_model(spec, seed=seed, image_token_id=self.words.image)
-        told = self.model.generation_config
-        told.eos_token_id, told.pad_token_id = list(self.words.stops), self.words.pad
+        words = self.words
+        self.model: Any = build_model(
+            spec, seed=seed, image_token_id=words.image, stops=words.stops
+        )
         if start and "arm" in start:
             load_arm(self.model, Path(start["arm"]))
         elif start:
@@ -125,12 +126,7 @@ class LitArm(LightningModule):
         """This device's loss so that the mean over devices is the mean over all their words."""
         words = (batch["labels"][:, 1:] != IGNORED).sum().to(loss.dtype)
         total = self.trainer.strategy.reduce(words.clone(), reduce_op="sum")
-        loss = loss * (words * self.trainer.world_size / total)
-        if not any(batch["image_counts"]):
-            # parts that no image went through must still answer the other devices
-            unused = [p.sum() for p in self.model.parameters() if p.requires_grad]
-            loss = loss + 0 * torch.stack(unused).sum()
-        return loss
+        return loss * (words * self.trainer.world_size / total.clamp(min=1))
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
         """Loss, and the share of the answers' words that come first where the rest is given."""

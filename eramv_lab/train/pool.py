@@ -31,7 +31,7 @@ PRELOAD = ("eramv_lab.train.fit", "mlflow", "mlflow.store.tracking.sqlalchemy_st
 POLL_S = 0.1
 GRACE_S = 60.0
 """Between asking a process to end and ending it: it finishes its step and saves."""
-LOST_S = 10.0
+LOST_S = 5.0
 """Between the failure of one process of a job and the end of its others."""
 
 Outcome = Literal["done", "failed", "blocked"]

@@ -118,8 +118,8 @@ def test_nothing_to_see_is_one_message(tmp_path):
 
 def test_a_stream_is_not_looked_at(tmp_path):
     recipe = arm(tmp_path)
-    recipe["data"] = {"type": "stream", "stream": {"train": "a.tar", "test": "b.tar"}}
-    with pytest.raises(UserError, match="type stream is not looked at"):
+    recipe["data"] = {"type": "stream", "stream": {"train": "http://a/a.tar", "test": "http://b"}}
+    with pytest.raises(UserError, match="a stream's training split is not looked at"):
         inspect(recipe, tmp_path / "sheet.png")
 
 

@@ -140,6 +140,7 @@ def test_the_finished_folder_answers_as_its_fit_did(folder, fitted):
     assert text.split() == asked["prediction"].split() and text.strip()
 
 
+@pytest.mark.slow
 def test_a_stream_trains_and_says_what_it_cannot(folder, fitted):
     lab(folder, "fit", "streamed.yaml")
     result = read_json(next((folder / "runs" / "streamed").glob("main-*/result.json")))
@@ -167,7 +168,9 @@ def spoil(shards: Path, count: int) -> list[str]:
     return keys
 
 
-@pytest.mark.parametrize("cache", ["8.0", "0"], ids=["features", "pixels"])
+@pytest.mark.parametrize(
+    "cache", ["8.0", pytest.param("0", marks=pytest.mark.slow)], ids=["features", "pixels"]
+)
 def test_samples_that_break_later_are_left_out_named_and_limited(folder, tmp_path, cache):
     subprocess.run(["cp", "-r", folder / "photos.shards", tmp_path / "photos.shards"], check=True)
     keys = spoil(tmp_path / "photos.shards", 2)

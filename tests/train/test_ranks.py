@@ -1,5 +1,6 @@
 """Several processes of one fit: the same losses as one, sharded weights made whole again."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,14 +9,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
+from rich.console import Console
 from safetensors.torch import load_file
 
+from eramv_lab.data.importing import import_llava
 from eramv_lab.errors import UserError
 from eramv_lab.recipe.resolve import load_recipe
 from eramv_lab.report.plots import read_curve
 from eramv_lab.train import checkpoint, ranks
 from eramv_lab.train.plan import Fit, clear, fit_of, ranks_of
 from eramv_lab.train.pool import Job, run_jobs
+from tests.hub import make_clip, make_qwen2
 
 RECIPE = """
 model:
@@ -98,6 +103,77 @@ def test_two_processes_learn_what_one_learns_from_the_same_batch(fitted, strateg
     assert rows[0]["parameters"] == rows[1]["parameters"]
 
 
+MIXED = """
+model:
+  vision: {type: hf, path: CLIP, feature_layer: -1}
+  language: {type: hf, path: QWEN2}
+  anchors: {type: cls_topk, count: 4, cls: true}
+  connector: mlp2x_gelu
+  band: {start: 0, length: 2}
+  bridge: mlp
+  prompt: {type: question_first, template: chat}
+data: {type: shards, folder: CACHE, cache_gib: GIB, shards: {path: MIX}}
+train:
+  {steps: 5, images: IMAGES, optimizer: adamw, by_length: true, validate_every: 0, log_every: 1}
+evaluate: {images: 1}
+trainer: {accelerator: cpu, devices: DEVICES, strategy: STRATEGY}
+"""
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of which two in three samples are text alone, so that whole batches are."""
+    folder = tmp_path_factory.mktemp("mixed")
+    Image.new("RGB", (40, 30), (200, 30, 30)).save(folder / "a.png")
+
+    def sample(number: int) -> dict[str, object]:
+        words = "red " * (number % 5 + 1)
+        turns = [{"from": "human", "value": "what is it"}, {"from": "gpt", "value": words}]
+        return {"id": str(number), "conversations": turns} | (
+            {"image": "a.png"} if number % 3 == 0 else {}
+        )
+
+    for name, numbers in (("train", range(24)), ("test", range(3))):
+        (folder / f"{name}.json").write_text(json.dumps([sample(n) for n in numbers]))
+    import_llava(
+        folder / "train.json",
+        folder,
+        folder / "mix",
+        test=folder / "test.json",
+        processes=1,
+        console=Console(quiet=True),
+    )
+    text = MIXED.replace("CLIP", str(make_clip(folder / "clip")))
+    text = text.replace("QWEN2", str(make_qwen2(folder / "qwen2")))
+    (folder / "mixed.txt").write_text(
+        text.replace("CACHE", str(folder / "cache")).replace("MIX", str(folder / "mix"))
+    )
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("strategy", "gib"),
+    [
+        ("ddp", "0"),
+        pytest.param("ddp", "8", marks=pytest.mark.slow),
+        pytest.param("fsdp2", "8", marks=pytest.mark.slow),
+    ],
+)
+def test_text_alone_and_words_of_any_number_count_as_in_one_process(mixed, strategy, gib):
+    losses = []
+    for devices, images in ((1, 4), (2, 2)):
+        text = (mixed / "mixed.txt").read_text().replace("DEVICES", str(devices))
+        text = text.replace("IMAGES", str(images)).replace("GIB", gib)
+        (mixed / "mixed.yaml").write_text(text.replace("STRATEGY", strategy))
+        arm = load_recipe(mixed / "mixed.yaml").arms["main"]
+        fit = fit_of(arm, 0, "mixed", mixed / f"{strategy}{gib}")
+        clear(fit)
+        assert run(fit) == "done", (fit.folder / "error.txt").read_text()
+        losses.append([v for _, v in read_curve(fit.folder / "curves.csv", "train/loss")])
+    assert len(losses[0]) == 5
+    torch.testing.assert_close(losses[0], losses[1], atol=2e-5, rtol=1e-5)
+
+
 def killed(run_dir: str, plan: dict[str, object]) -> None:
     """The fit, in which the second process is killed at its fourth step."""
     from eramv_lab.train.fit import fit_one
@@ -115,7 +191,7 @@ def killed(run_dir: str, plan: dict[str, object]) -> None:
     fit_one(run_dir, plan)
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+@pytest.mark.parametrize("strategy", [pytest.param("ddp", marks=pytest.mark.slow), "fsdp2"])
 def test_a_lost_process_ends_the_fit_which_goes_on_from_its_checkpoint(
     fitted, folder, strategy, tmp_path
 ):
@@ -134,6 +210,7 @@ def test_a_lost_process_ends_the_fit_which_goes_on_from_its_checkpoint(
     assert all(torch.equal(mine[name], its[name]) for name in mine)
 
 
+@pytest.mark.slow
 def test_torchrun_fits_a_whole_study(folder: Path, fitted, tmp_path: Path) -> None:
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"),

@@ -69,6 +69,7 @@ def wait_for(process: subprocess.Popen[str], recipe: Path, steps: int) -> int:
     raise AssertionError("no checkpoint came")
 
 
+@pytest.mark.slow
 def test_stopped_requeued_killed_and_begun_again(recipe: Path) -> None:
     process = begin(recipe, "runs")
     at = wait_for(process, recipe, 2)
