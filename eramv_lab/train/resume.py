@@ -8,6 +8,7 @@ the state of its nested loops, which it cannot always bring back in the middle o
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -73,11 +74,11 @@ class Resume(Callback):
             return
         step = trainer.global_step
         due = bool(self.every) and step > 0 and step % self.every == 0
-        asked = trainer.strategy.reduce_boolean_decision(self.stop.asked, all=False)
+        asked = trainer.strategy.reduce_boolean_decision(bool(self.stop.asked), all=False)
         if (due or asked) and step != self.saved:
             self.save(trainer, pl_module)
         if asked:
-            raise Stopped
+            raise Stopped(self.stop.asked or signal.SIGTERM)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """After the last step."""

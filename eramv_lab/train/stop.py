@@ -20,31 +20,43 @@ TERMINATED = 128 + signal.SIGTERM
 class Stopped(SystemExit):
     """The process ends as it was asked to, with what it has saved."""
 
-    def __init__(self) -> None:
+    def __init__(self, number: int = signal.SIGTERM) -> None:
         super().__init__(TERMINATED)
+        self.number = number
+        """The signal that asked."""
 
 
 class StopSignal:
-    """Whether SIGTERM has come; a context manager that puts the earlier handler back."""
+    """Which signal has asked to stop, 0 for none; puts the earlier handlers back at its end.
+
+    A process of a pool hears SIGTERM alone. One that srun has started as one of several is warned
+    itself (see `stop_signals`).
+    """
 
     def __init__(self) -> None:
-        self.asked = False
-        self._before: Any = None
+        self.asked = 0
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignal:
-        self._before = signal.getsignal(signal.SIGTERM)
+        self._before = {number: signal.getsignal(number) for number in self._heard()}
         self.listen()
         return self
 
     def __exit__(self, *error: object) -> None:
-        signal.signal(signal.SIGTERM, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def listen(self) -> None:
-        """Take the signal over, also from a library that has taken it since."""
-        signal.signal(signal.SIGTERM, self._note)
+        """Take the signals over, also from a library that has taken them since."""
+        for number in self._before:
+            signal.signal(number, self._note)
+
+    def _heard(self) -> list[int]:
+        own = signal.getsignal(signal.SIGUSR1) != signal.SIG_IGN
+        return stop_signals() if own else [signal.SIGTERM]
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
+        self.asked = number
 
 
 class Signalled(BaseException):
@@ -54,17 +66,23 @@ class Signalled(BaseException):
         super().__init__(signal.Signals(number).name)
         self.number = number
 
-    def requeue(self, console: Console) -> None:
-        """Put the SLURM job back into the queue, where its warning signal has stopped it."""
-        job = slurm_job()
-        if self.number != signal.SIGUSR1 or job is None:
-            return
-        try:
-            done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
-            said = done.stderr.strip() if done.returncode else ""
-        except OSError as error:
-            said = str(error)
-        console.print(f"job {job} not requeued: {said}" if said else f"job {job} requeued")
+
+def stop_signals() -> list[int]:
+    """Signals that ask to stop: SIGTERM, and in a SLURM job its warning signal SIGUSR1."""
+    return [signal.SIGTERM, *([signal.SIGUSR1] if slurm_job() else [])]
+
+
+def requeue(number: int, console: Console) -> None:
+    """Put the SLURM job back into the queue, where `number` is its warning signal."""
+    job = slurm_job()
+    if number != signal.SIGUSR1 or job is None:
+        return
+    try:
+        done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
+        said = done.stderr.strip() if done.returncode else ""
+    except OSError as error:
+        said = str(error)
+    console.print(f"job {job} not requeued: {said}" if said else f"job {job} requeued")
 
 
 def slurm_job() -> str | None:
@@ -78,13 +96,12 @@ def slurm_job() -> str | None:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Raise Signalled where SIGTERM comes, or, in a SLURM job, its warning signal SIGUSR1."""
+    """Raise Signalled where a signal asks to stop."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise Signalled(number)
 
-    numbers = [signal.SIGTERM, *([signal.SIGUSR1] if slurm_job() else [])]
-    before = {number: signal.signal(number, stop) for number in numbers}
+    before = {number: signal.signal(number, stop) for number in stop_signals()}
     try:
         yield
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +30,7 @@ from eramv_lab.train.plan import (
 )
 from eramv_lab.train.pool import PRELOAD, Job, reason, run_jobs
 from eramv_lab.train.show import Show
-from eramv_lab.train.stop import TERMINATED, Signalled, Stopped, stoppable
+from eramv_lab.train.stop import TERMINATED, Signalled, Stopped, requeue, stoppable
 from eramv_lab.train.together import fit_together, follow, processes
 
 INTERRUPTED = 130
@@ -103,14 +104,13 @@ def _study(
         try:
             with stoppable():
                 code = run(open_fits)
-        except Stopped:
-            return TERMINATED
         except KeyboardInterrupt:
             console.print("stopped; the same command goes on with what is not finished")
             return INTERRUPTED
-        except Signalled as signalled:
-            console.print(f"stopped by {signalled}; the same command goes on")
-            signalled.requeue(console)
+        except (Signalled, Stopped) as stopped:
+            name = signal.Signals(stopped.number).name
+            console.print(f"stopped by {name}; the same command goes on")
+            requeue(stopped.number, console)
             return TERMINATED
     if any(f.result() for f in fits):
         _close(root, console)
