@@ -245,6 +245,8 @@ def data_inspect(
     """Draw a sheet of scenes, their questions and the anchors that an arm picks."""
     if split not in ("train", "test"):
         raise UserError(f"there is no split {split!r}; it is train or test")
+    if out.suffix.lower() != ".png":
+        raise UserError(f"--out is {str(out)!r}: the sheet is a .png")
     loaded = _load(recipe, overrides)
     chosen = loaded.arm(arm) if arm else next(iter(loaded.arms.values()))
     from eramv_lab.data.inspect import inspect

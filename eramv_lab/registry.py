@@ -156,7 +156,13 @@ def _load_entry_points() -> None:
         return
     _entry_points_loaded = True
     for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
-        point.load()
+        try:
+            point.load()
+        except (Exception, SystemExit) as error:  # foreign code: whatever it raises is reported
+            raise UserError(
+                f"the installed plugin {point.name!r} ({point.value}) failed: "
+                f"{type(error).__name__}: {error}"
+            ) from error
 
 
 def field_docs(config: type[Any]) -> dict[str, str]:

@@ -75,6 +75,20 @@ def test_field_docs_follow_bases():
     assert field_docs(BetaConfig) == {"size": "Larger.", "names": "Whose,\non two lines."}
 
 
+@pytest.mark.parametrize("error", [SystemExit(0), ImportError("no module here")])
+def test_an_installed_plugin_that_fails_is_named(monkeypatch, error):
+    class Point:
+        name, value = "mine", "my_package.my_components"
+
+        def load(self):
+            raise error
+
+    monkeypatch.setattr(registry, "_entry_points_loaded", False)
+    monkeypatch.setattr(metadata, "entry_points", lambda group: [Point()])
+    with pytest.raises(UserError, match=r"plugin 'mine' .* failed"):
+        registry._load_entry_points()
+
+
 def test_entry_points_are_loaded_once(monkeypatch):
     loaded = []
 

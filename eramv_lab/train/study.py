@@ -150,6 +150,9 @@ def _run(
             highlight=False,
             soft_wrap=True,
         )
+    if prepare and open_fits and not track.exists():
+        log = track.parent / "log.txt"
+        console.print(f"MLflow did not follow this study, see {log}", highlight=False)
     return 1 if missing or failed else 0
 
 
