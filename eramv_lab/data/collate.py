@@ -15,6 +15,8 @@ from eramv_lab.recipe.model_spec import ModelSpec
 from eramv_lab.slots.prompts.orders import PromptConfig
 
 IGNORED = -100
+KNOWN = 8192
+"""Most rows of the made world that are remembered."""
 Batch = dict[str, Any]
 
 
@@ -74,6 +76,8 @@ class Collator:
     words: Words = field(default_factory=WorldWords)
     max_tokens: int | None = None
     """Longest training row: what is longer is cut at its end, or before an image at its end."""
+    _known: dict[Any, _Row] = field(default_factory=dict[Any, _Row], compare=False, repr=False)
+    """Rows of the made world, which asks the same few questions again and again."""
 
     def __call__(
         self, questions: Sequence[Sequence[Asked]], pictured: Sequence[bool] | None = None
@@ -150,7 +154,18 @@ class Collator:
         return ids[:stop]
 
     def _row(self, turns: Sequence[Asked], pictured: bool, *, asking: bool = False) -> _Row:
-        """A conversation, its image spread to its rows."""
+        """A conversation, its image spread to its rows; the caller's to change."""
+        if not isinstance(self.words, WorldWords):
+            return self._made(turns, pictured, asking)
+        key = (tuple((turn.question, turn.answer) for turn in turns), pictured, asking)
+        row = self._known.get(key)
+        if row is None:
+            if len(self._known) >= KNOWN:
+                self._known.clear()
+            row = self._known[key] = self._made(turns, pictured, asking)
+        return _Row(row.ids[:], row.labels[:], row.segments[:], row.image)
+
+    def _made(self, turns: Sequence[Asked], pictured: bool, asking: bool) -> _Row:
         pieces = self.prompt.pieces(
             [(turn.question, turn.answer) for turn in turns],
             int(pictured),

@@ -161,17 +161,6 @@ class TrainBatch:
 
 
 @dataclass(frozen=True)
-class PromptBatch:
-    """`collate_fn` of generation."""
-
-    collator: Collator
-
-    def __call__(self, fetched: Fetched) -> Batch:
-        batch = self.collator.prompts(fetched.questions, fetched.pictured) | fetched.vision
-        return batch | _beside(fetched)
-
-
-@dataclass(frozen=True)
 class StreamBatch:
     """`collate_fn` of training from a stream."""
 

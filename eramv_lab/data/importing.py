@@ -63,7 +63,7 @@ def import_llava(
             manifest = _finish(plan, work, out)
         except OSError as error:
             raise _stopped(work, f"{error.filename or work}: {error.strerror}") from None
-    _tell(manifest, out, plan, console)
+    _tell(manifest, out, plan, root, console)
     return out
 
 
@@ -183,7 +183,7 @@ def _finish(plan: Plan, work: Path, out: Path) -> Manifest:
     return manifest
 
 
-def _tell(manifest: Manifest, out: Path, plan: Plan, console: Console) -> None:
+def _tell(manifest: Manifest, out: Path, plan: Plan, root: str, console: Console) -> None:
     names = ("samples", "images", "text alone", "turns", "shards")
     table = Table("split", *(Column(name, justify="right") for name in names))
     for split, shards in manifest.splits.items():
@@ -203,6 +203,6 @@ def _tell(manifest: Manifest, out: Path, plan: Plan, console: Console) -> None:
     ]
     if manifest.skipped:
         lines.append(f"What was left out, with ids and reasons: {out / MANIFEST}, 'skipped'.")
-    if shared := plan.shared():
+    if shared := plan.shared(root):
         lines.append(f"{shared:,} images are in both splits: the files say so.")
     console.print("\n".join(lines), soft_wrap=True, markup=False, highlight=False)

@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 from safetensors.torch import load_file
 
-from eramv_lab.data.collate import Collator
+from eramv_lab.data.collate import Collator, conversations
 from eramv_lab.data.module import LabData, local_folder
 from eramv_lab.data.pixels import Pixels, Square
 from eramv_lab.data.reader import Sample, ShardDataset
@@ -100,8 +100,7 @@ def inspect(
         for sample in samples
     ]
     title = f"{split}: {len(tiles)} of {len(shards):,} {_called(data)}"
-    asked = _questions(shards, broken)
-    columns = counts(asked, data.collator)
+    columns = counts(measured(shards, data.collator, broken))
     draw_sheet(out, title, _caption(data.spec, picker, picks), tiles, columns)
     console = console or Console()
     console.print(_table(_title(shards, split, data), columns))
@@ -130,16 +129,25 @@ def _good(shards: ShardDataset, broken: dict[str, str]) -> Iterator[Sample]:
             broken[error.key] = error.reason
 
 
-def _questions(shards: ShardDataset, broken: dict[str, str]) -> list[Asked]:
-    """The questions of at most `MOST_READ` samples, from all over the split."""
+def measured(
+    shards: ShardDataset, collator: Collator, broken: dict[str, str]
+) -> list[tuple[Asked, int]]:
+    """The questions of at most `MOST_READ` samples, from all over the split, and their lengths.
+
+    A length is of a whole prompt: the image, if there is one, the turns before, marks and BOS.
+    """
     places = np.linspace(0, len(shards) - 1, min(len(shards), MOST_READ)).astype(int)
-    asked: list[Asked] = []
+    found: list[tuple[Asked, int]] = []
     for index in places.tolist():
         try:
-            asked += shards.questions(index)
+            asked, pictured = shards.questions(index), shards.has_image(index)
         except BrokenSample as error:
             broken[error.key] = error.reason
-    return asked
+            continue
+        for turns in conversations(asked):
+            for last, one in enumerate(turns):
+                found.append((one, len(collator.prompt_ids(turns[: last + 1], pictured))))
+    return found
 
 
 def _title(shards: ShardDataset, split: str, data: LabData) -> str:
@@ -161,31 +169,25 @@ def _table(title: str, columns: Sequence[Column]) -> Table:
     return table
 
 
-def prompt_length(collator: Collator, asked: Asked) -> int:
-    """Rows of the whole prompt of a question: image, answer marker and BOS included."""
-    return len(collator.prompt_ids(asked.question))
-
-
-def counts(asked: Sequence[Asked], collator: Collator) -> list[Column]:
+def counts(asked: Sequence[tuple[Asked, int]]) -> list[Column]:
     """Columns of a table: by type, and for all, how many, which lengths, how good a blind guess.
 
-    Rows are those of a whole prompt, least to most; the guess is what is answered mostly. Beyond
-    `MOST_TYPES` types, the rarest share a row.
+    `asked`: questions and the rows of their prompts. Rows are told from least to most; the guess
+    is what is answered mostly. Beyond `MOST_TYPES` types, the rarest share a row.
     """
-    rows = {a.question: prompt_length(collator, a) for a in {a.question: a for a in asked}.values()}
-    frequent = [kind for kind, _ in Counter(a.type for a in asked).most_common()]
+    frequent = [kind for kind, _ in Counter(a.type for a, _ in asked).most_common()]
     types, rare = sorted(frequent[:MOST_TYPES]), frozenset(frequent[MOST_TYPES:])
-    groups = [[a for a in asked if a.type == kind] for kind in types]
+    groups = [[pair for pair in asked if pair[0].type == kind] for kind in types]
     if rare:
         types.append(f"{len(rare):,} others")
-        groups.append([a for a in asked if a.type in rare])
+        groups.append([pair for pair in asked if pair[0].type in rare])
     if len(types) > 1:
         types, groups = [*types, "all"], [*groups, list(asked)]
     names = ("type", "questions", "share", "rows", "median", "p95", "mostly", "majority")
     columns: dict[str, list[str]] = {name: [] for name in names}
     for kind, group in zip(types, groups, strict=True):
-        answer, most = Counter(a.answer for a in group).most_common(1)[0]
-        lengths = [rows[a.question] for a in group]
+        answer, most = Counter(a.answer for a, _ in group).most_common(1)[0]
+        lengths = [rows for _, rows in group]
         least, median, p95, longest = np.percentile(lengths, (0, 50, 95, 100), method="lower")
         spread = f"{least}" if least == longest else f"{least} to {longest}"
         values = (short(kind, 24), f"{len(group):,}", f"{len(group) / len(asked):.0%}", spread)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
@@ -13,7 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from eramv_lab.data.collate import Batch, Collator, can_pack
-from eramv_lab.data.examples import Examples, PromptBatch, StreamBatch, TrainBatch
+from eramv_lab.data.examples import Examples, StreamBatch, TrainBatch
 from eramv_lab.data.features import FeatureStore, size_of
 from eramv_lab.data.make import make_data
 from eramv_lab.data.order import Batches
@@ -50,7 +51,7 @@ def local_folder(data: DataConfig, split: str, *, shown: bool = True) -> Path:
 
 
 class LabData(LightningDataModule):
-    """Train, validation and prompt loaders of a resolved arm (plain data).
+    """Loaders of a resolved arm (plain data), for training and for validation.
 
     `tower`: the vision tower with its final weights. Where the recipe freezes it and there is
     room, its features are computed once (by whoever comes first) and batches hold
@@ -83,7 +84,9 @@ class LabData(LightningDataModule):
         self.first_batch = 0
         self.broken: dict[str, str] = {}
         """Samples that could not be read, by key, and why."""
-        self._seen = 0
+        self.seen = 0
+        """Samples that were read, the broken ones not counted."""
+        self._cache: bool | None = None
         self._examples: dict[str, Examples] = {}
 
     @property
@@ -102,8 +105,7 @@ class LabData(LightningDataModule):
         if split not in self._examples:
             folder = local_folder(self.data, split, shown=self.shown)
             shards, store = ShardDataset(folder, split), None
-            frozen = self.tower is not None and self.train.roles.vision == "frozen"
-            if frozen and size_of(shards, self.spec.vision) <= self.data.cache_gib * 2**30:
+            if self._caches():
                 store = FeatureStore.open(
                     shards,
                     self.tower,  # type: ignore[arg-type]
@@ -114,16 +116,31 @@ class LabData(LightningDataModule):
                 )
             self._examples[split] = Examples(shards, self.pixels, store)
             if store is not None:
+                self.seen += len(shards)
                 self.note({error.key: error.reason for error in store.broken})
         return self._examples[split]
 
+    def _caches(self) -> bool:
+        """Whether features are kept: for both splits or for none, so that both see the same."""
+        if self.tower is None or self.train.roles.vision != "frozen" or self.streams:
+            return False
+        if self._cache is None:
+            folders = {split: local_folder(self.data, split) for split in ("train", "test")}
+            need = sum(
+                size_of(ShardDataset(folder, split), self.spec.vision)
+                for split, folder in folders.items()
+            )
+            self._cache = need <= self.data.cache_gib * 2**30
+        return self._cache
+
     def some(self, count: int) -> list[tuple[list[Asked], bool]]:
-        """Questions of the first `count` training samples, and whether each has an image.
+        """Questions of `count` training samples, spread evenly, and whether each has an image.
 
         Of the held-out ones where training is a stream.
         """
         part = self._asking("test" if self.streams else "train")
-        return part.texts(range(min(count, len(part))))
+        spread = np.linspace(0, len(part) - 1, min(count, len(part)))
+        return part.texts(spread.astype(int).tolist())
 
     def cached(self) -> bool:
         """Whether training reads features of the tower and not pixels."""
@@ -136,7 +153,9 @@ class LabData(LightningDataModule):
         """
         self.broken |= broken
         sizes = self.data.source.sizes()
-        total = sum(sizes.get(split, 0) for split in ("train", "test")) or max(self._seen, 1000)
+        all_of_them = sum(sizes.get(split, 0) for split in ("train", "test"))
+        total = max(self.seen, 1000)
+        total = min(total, all_of_them) if all_of_them else total
         share = self.data.max_broken
         if broken and len(self.broken) > share * total:
             lines = [f"  {key}: {reason}" for key, reason in self.broken.items()]
@@ -167,7 +186,7 @@ class LabData(LightningDataModule):
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Take out of a batch what is not for the model."""
-        self._seen += batch.pop("samples", 0)
+        self.seen += batch.pop("samples", 0)
         if broken := batch.pop("broken", None):
             self.note(broken)
         return batch
@@ -193,15 +212,6 @@ class LabData(LightningDataModule):
         count = min(self.train.validate_images, len(part))
         batches = self._batches(count, self.train.images, shuffle=False)
         return self._loader(part, batches, TrainBatch(self.collator))
-
-    def prompt_dataloader(self) -> DataLoader[Any]:
-        """All stored questions of the first `evaluate.images` held-out images, to be answered."""
-        part = self.examples("test")
-        count = min(self.evaluate.images or len(part), len(part))
-        batches = self._batches(count, self.evaluate.batch, shuffle=False)
-        return self._loader(part, batches, PromptBatch(self.collator))
-
-    test_dataloader = predict_dataloader = prompt_dataloader
 
     def _stream(self) -> DataLoader[Any]:
         """Batches without end; the Trainer counts them."""

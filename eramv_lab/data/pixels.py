@@ -131,9 +131,9 @@ def _three(told: Mapping[str, Any] | None, key: str, otherwise: RGB) -> RGB:
     values = (told or {}).get(key)
     if values is None:
         return otherwise
-    if not isinstance(values, list) or [type(v) for v in values] != [float] * 3:
-        raise UserError(f"{key} of the tower's image processor is {values}, expected 3 fractions")
-    red, green, blue = values
+    if not isinstance(values, list) or len(values) != 3 or {*map(type, values)} - {int, float}:
+        raise UserError(f"{key} of the tower's image processor is {values}, expected 3 numbers")
+    red, green, blue = map(float, values)
     return red, green, blue
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import posixpath
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -36,9 +35,10 @@ class Plan:
     names: dict[int, str] = field(default_factory=dict[int, str])
     """What each is called; unique."""
 
-    def shared(self) -> int:
+    def shared(self, root: str) -> int:
         """Images that are in both splits: none, unless the files say so."""
-        train, test = ({i.said.image for i in self.items[split]} - {None} for split in SPLITS)
+        names = ({i.said.image for i in self.items[split]} - {None} for split in SPLITS)
+        train, test = ({_same(root, name) for name in split if name} for split in names)
         return len(train & test)
 
 
@@ -114,7 +114,7 @@ def _held_out(plan: Plan, share: float, root: str) -> set[int]:
     for number, said in plan.said.items():
         group = f"text {plan.names[number]}"
         if said.image is not None:
-            group = f"image {posixpath.normpath(said.image)}"
+            group = f"image {_same(root, said.image)}"
         groups.setdefault(group, []).append(number)
     marks = {group: hashlib.sha256(group.encode()).digest()[:8] for group in groups}
     limit = int(share * 2**64).to_bytes(8)
@@ -123,6 +123,14 @@ def _held_out(plan: Plan, share: float, root: str) -> set[int]:
     usable = (place for place, group in enumerate(order) if _usable(plan, groups[group][0], root))
     count = max(count, next(usable, 0) + 1)
     return {number for group in order[:count] for number in groups[group]}
+
+
+def _same(root: str, image: str) -> str:
+    """One name for all the paths that lead to an image, by links and otherwise."""
+    try:
+        return os.path.relpath(os.path.realpath(os.path.join(root, image)), root)
+    except ValueError:  # a name that no file can have
+        return image
 
 
 def _usable(plan: Plan, number: int, root: str) -> bool:

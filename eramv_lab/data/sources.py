@@ -87,11 +87,16 @@ class StreamConfig:
 
     def check(self) -> Iterator[str]:
         """Texts of what is wrong: addresses that are not opened or not there, a number below 1."""
+        seen: dict[str, list[str]] = {}
         for split in ("train", "test"):
             try:
-                self.addresses(split)
+                seen[split] = self.addresses(split)
             except UserError as error:
                 yield from (problem.render() for problem in error.problems)
+        shared = sorted(set(seen.get("train", ())) & set(seen.get("test", ())))
+        if shared:
+            more = f" and {len(shared) - 3} more" if len(shared) > 3 else ""
+            yield f"train and test share {', '.join(map(public, shared[:3]))}{more}"
         for key in ("test_samples", "shuffle"):
             if getattr(self, key) < 1:
                 yield f"{key} is {getattr(self, key)}, must be at least 1"

@@ -14,6 +14,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from webdataset.filters import shuffle
 from webdataset.tariterators import group_by_keys
 
+from eramv_lab.data.formats import llava
 from eramv_lab.data.images import decode
 from eramv_lab.data.remote import IMAGES, REFUSED, WAITS, expand
 from eramv_lab.data.shards import Asked, BrokenSample
@@ -23,7 +24,6 @@ from eramv_lab.errors import LabError
 FIRST = 1000
 """So many samples in a row without a usable one are the end of it."""
 WANTED = f"json (with `questions` or `conversations`), at most one of {', '.join(IMAGES)}"
-IMAGE = "<image>"
 NOT_RESUMABLE = (
     "a stream is not exactly resumable: a continued run does not take up the order where it "
     "stopped, but begins another one, so its weights are not those of an uninterrupted run"
@@ -243,22 +243,11 @@ def _own(listed: Any) -> list[Asked]:
 
 def _turns(key: str, plain: dict[str, Any], *, pictured: bool) -> list[Asked]:
     """A conversation as LLaVA writes it: its question-answer pairs, each following the last."""
-    turns = plain["conversations"]
-    if not isinstance(turns, list) or not turns or len(turns) % 2:
-        raise ValueError("conversations must be a list of questions, each with its answer")
-    for number, turn in enumerate(turns):
-        role = ("human", "gpt")[number % 2]
-        if not isinstance(turn, dict) or not isinstance(turn.get("value"), str):
-            raise ValueError(f"conversations.{number} must have a text as value")
-        if turn.get("from") != role:
-            raise ValueError(f"conversations.{number} is from {turn.get('from')!r}, must be {role}")
-    texts = [turn["value"] for turn in turns]
-    if not pictured and (plain.get("image") or IMAGE in texts[0]):
+    if plain.get("image") and not pictured:
         raise ValueError("it speaks of an image, and no image member is there")
-    texts[0] = texts[0].replace(IMAGE, "", 1).strip()
-    if any(IMAGE in text for text in texts):
-        raise ValueError(f"{IMAGE} a second time: a sample has one image at most")
+    said = llava.parse(plain | {"image": key if pictured else None})
+    kind = plain.get("type") or plain.get("category")
     return [
-        Asked(f"{key}-{turn}", question, answer, "conversation", follows=turn > 0)
-        for turn, (question, answer) in enumerate(zip(texts[::2], texts[1::2], strict=True))
+        Asked(f"{key}-{turn}", question, answer, kind or "conversation", follows=turn > 0)
+        for turn, (question, answer) in enumerate(said.turns)
     ]

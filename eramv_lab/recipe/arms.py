@@ -163,6 +163,9 @@ class Resolver:
         parts["train"] = replace(parts["train"], steps=steps)
         arm = Arm(name=name, spec=spec, matched=matched, **parts)
         problems += check_sizes(arm.data, arm.train, arm.evaluate)
+        if arm.train.max_tokens <= (rows := arm.spec.dims().visual):
+            message = f"{arm.train.max_tokens} leaves no room beside the {rows} rows of an image"
+            problems.append(Problem(message=message, key="train.max_tokens"))
         return self._started(arm, problems)
 
     def _started(self, arm: Arm, problems: list[Problem]) -> Arm | None:

@@ -38,9 +38,11 @@ class DataConfig:
     """How a picture becomes the tower's square: `pad` with the tower's mean colour, `crop` the
     middle, or the tower's own image `processor`."""
     cache_gib: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 8.0
-    """Features of a frozen tower are kept where a split's need no more than this; 0: never."""
+    """Features of a frozen tower are kept, in 16 bits, where both splits need no more than this;
+    otherwise, and from a stream, the tower runs each time. 0: never kept."""
     max_broken: Share = 0.01
-    """Share of samples read that may be broken (they are left out and named) before a fit stops."""
+    """Share of the samples read that may be broken before a fit stops (they are left out and
+    named); to begin with, of the first 1000, or of all where there are fewer."""
     world: Any = None
     """Settings of the made world (`describe world`)."""
     shards: Any = None
@@ -89,9 +91,9 @@ class TrainConfig:
     steps: Whole = 200
     """Steps of the optimizer; 0 takes the starting weights as they are."""
     epochs: Positive | None = None
-    """Passes over the training split, in place of `steps`, which then follows."""
+    """Passes over the training split; where given, `steps` follows from it."""
     images: Count = 16
-    """Images per step and device."""
+    """Images of a batch, on each device."""
     questions: Count = 8
     """Questions asked of an image in a step, packed behind its one prefix; of a conversation, its
     first turns."""
@@ -116,7 +118,7 @@ class TrainConfig:
     clip: Positive | None = 1.0
     """Largest norm of the gradient; none: no clipping."""
     accumulate: Count = 1
-    """Batches per step."""
+    """Batches per step; each counts alike, however many words are learnt in it."""
     roles: Roles = field(default_factory=Roles)
     """Which parts learn."""
     validate_every: Whole = 50
@@ -128,7 +130,8 @@ class TrainConfig:
     workers: Whole = 0
     """Processes that read data."""
     checkpoint_every: Whole = 100
-    """Steps between two checkpoints, from which a fit that was cut off goes on; 0: none."""
+    """Steps between two checkpoints, from which a fit that was cut off goes on; 0: only where a
+    signal stops it, and at its end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +185,7 @@ SECTIONS: dict[str, type[Any]] = {
 
 NEUTRAL = frozenset(
     {
-        *("data.folder", "data.cache_gib", "data.max_broken"),
+        *("data.folder", "data.max_broken", "train.epochs"),
         *("train.log_every", "train.workers", "train.checkpoint_every"),
         *("trainer.accelerator", "trainer.threads"),
     }
@@ -260,5 +263,5 @@ def steps_of(data: DataConfig, train: TrainConfig, trainer: TrainerConfig) -> in
     if images is None or trainer.devices == "auto":
         what = "a stream" if images is None else "trainer.devices auto"
         return Problem(message=f"unknown with {what}: give train.steps", key="train.epochs")
-    each = train.images * train.accumulate * trainer.devices * trainer.nodes
-    return max(1, round(train.epochs * (images // each)))
+    batches = images // (train.images * trainer.devices * trainer.nodes)
+    return max(1, round(train.epochs * batches / train.accumulate))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -12,11 +11,11 @@ from typing import Any
 
 import torch
 
+from eramv_lab.train.plan import CHECKPOINT, CHECKPOINTS
+
 FORMAT = 1
-FOLDER = "checkpoints"
 KEPT = 2
 """Checkpoints that stay: the newest, and the one before it."""
-NAME = re.compile(r"step-(\d+)\.pt")
 
 
 def save(run_dir: Path, step: int, state: Mapping[str, Any]) -> Path:
@@ -25,7 +24,7 @@ def save(run_dir: Path, step: int, state: Mapping[str, Any]) -> Path:
     A reader sees it whole or not at all. Raises OSError where it cannot be written; the earlier
     ones are then as they were.
     """
-    folder = run_dir / FOLDER
+    folder = run_dir / CHECKPOINTS
     folder.mkdir(parents=True, exist_ok=True)
     for left in folder.glob(".step-*"):  # of a write that was cut off
         left.unlink()
@@ -55,7 +54,7 @@ def newest(run_dir: Path) -> dict[str, Any] | None:
     Nothing is unpickled but tensors and plain data; a file that is damaged is passed over with a
     warning.
     """
-    for path in _found(run_dir / FOLDER):
+    for path in _found(run_dir / CHECKPOINTS):
         try:
             with zipfile.ZipFile(path) as archive:
                 if (bad := archive.testzip()) is not None:
@@ -72,7 +71,7 @@ def newest(run_dir: Path) -> dict[str, Any] | None:
 
 def remove(run_dir: Path) -> None:
     """Delete the checkpoints of a fit that is finished."""
-    folder = run_dir / FOLDER
+    folder = run_dir / CHECKPOINTS
     if not folder.is_dir():
         return
     for path in [*_found(folder), *folder.glob(".step-*")]:
@@ -82,7 +81,8 @@ def remove(run_dir: Path) -> None:
 
 
 def _found(folder: Path) -> list[Path]:
-    return sorted((p for p in folder.glob("step-*.pt") if NAME.fullmatch(p.name)), reverse=True)
+    found = (path for path in folder.glob("step-*.pt") if CHECKPOINT.fullmatch(path.name))
+    return sorted(found, reverse=True)
 
 
 def _sync(folder: Path) -> None:

@@ -141,6 +141,7 @@ def train(
     steps, done = lit.settings.steps, int(state["step"]) if state else 0
     if state is not None:
         data.broken |= state["broken"]
+        data.seen = state["seen"]
         data.go_to(done * lit.settings.accumulate)
     with StopSignal() as stop:
         resume = Resume(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_info
@@ -109,8 +110,12 @@ class LitArm(LightningModule):
         rank_zero_info(table(self.counts))
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Every step has a random stream of its own, wherever training began."""
-        torch.manual_seed(self.seed * 1_000_003 + self.global_step)
+        """Each batch has a random stream of its own, wherever training began and on any device."""
+        part = batch_idx % self.settings.accumulate
+        stream = part * self.trainer.world_size + self.trainer.global_rank
+        # a generator on the CPU takes 32 bits of its seed, so the numbers are mixed into them
+        mixed = np.random.SeedSequence([self.seed, self.global_step, stream]).generate_state(1)
+        torch.manual_seed(int(mixed[0]))
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         """The loss over the answers, every supervised word of all devices counting alike."""
@@ -129,13 +134,18 @@ class LitArm(LightningModule):
         return loss * (words * self.trainer.world_size / total.clamp(min=1))
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
-        """Loss, and the share of the answers' words that come first where the rest is given."""
+        """Loss, and the share of the answers' words that come first where the rest is given.
+
+        Both are means over words.
+        """
         batch = repeat_images(batch)
         out = self.model(**batch)
         target_BT = batch["labels"][:, 1:]
         ends = torch.tensor(self.words.stops, device=target_BT.device)
         asked_BT = (target_BT != IGNORED) & ~torch.isin(target_BT, ends)
-        right = (out.logits[:, :-1].argmax(-1) == target_BT)[asked_BT].float().mean()
-        size = int(batch["input_ids"].shape[0])
-        self.log("val/loss", out.loss, batch_size=size, sync_dist=True)
-        self.log("val/accuracy", right, batch_size=size, sync_dist=True)
+        right_BT = out.logits[:, :-1].argmax(-1) == target_BT
+        words = int((target_BT != IGNORED).sum()), int(asked_BT.sum())
+        values = {"val/loss": out.loss, "val/accuracy": right_BT[asked_BT].float().mean()}
+        for (name, value), count in zip(values.items(), words, strict=True):
+            mean = value if count else torch.zeros_like(value)  # of nothing, which weighs nothing
+            self.log(name, mean, batch_size=count, sync_dist=True)

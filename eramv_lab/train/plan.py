@@ -18,7 +18,8 @@ from eramv_lab.train.pool import Job
 
 FIT = "eramv_lab.train.fit:fit_one"
 PREPARE = "eramv_lab.train.prepare"
-CHECKPOINT = re.compile(r"step-(\d+)\.pt")
+CHECKPOINTS, CHECKPOINT = "checkpoints", re.compile(r"step-(\d+)\.pt")
+"""Folder of a fit's checkpoints, and the name of each."""
 FOLDER = re.compile(r".+-s\d+-[0-9a-f]{8}")
 
 
@@ -132,8 +133,8 @@ def clear(fit: Fit) -> None:
 
 
 def checkpoint_steps(folder: Path) -> list[int]:
-    """Steps of the checkpoints of a fit, newest first (what `train.checkpoint` writes)."""
-    found = (CHECKPOINT.fullmatch(path.name) for path in (folder / "checkpoints").glob("*"))
+    """Steps of the checkpoints of a fit, newest first (`train.checkpoint` writes them)."""
+    found = (CHECKPOINT.fullmatch(path.name) for path in (folder / CHECKPOINTS).glob("*"))
     return sorted((int(match[1]) for match in found if match), reverse=True)
 
 

@@ -28,7 +28,7 @@ from torch.distributed.checkpoint.state_dict import (
 from eramv_lab.data.module import LabData
 from eramv_lab.errors import LabError
 from eramv_lab.track.curves import CurveWriter
-from eramv_lab.train import checkpoint
+from eramv_lab.train import checkpoint, ranks
 from eramv_lab.train.plan import checkpoint_steps
 from eramv_lab.train.stop import Stopped, StopSignal
 
@@ -88,12 +88,16 @@ class Resume(Callback):
         """Write a checkpoint; every process calls this. Raises LabError where it cannot be."""
         self.saved = trainer.global_step
         state = capture(trainer, pl_module)
+        broken: dict[str, str] = {}
+        for part in ranks.gather(self.data.broken):
+            broken |= part
         if self.writer is None:  # not the first process
             return
         state |= {
             **self.about,
             "curves": self.writer.text(),
-            "broken": dict(self.data.broken),
+            "broken": broken,
+            "seen": self.data.seen,
             "seconds": time.monotonic() - self._began + (self.state or {}).get("seconds", 0.0),
         }
         try:

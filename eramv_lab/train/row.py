@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 from eramv_lab.cost.formula import Cost, price
 from eramv_lab.cost.measure import measure
 from eramv_lab.data.collate import IGNORED
 from eramv_lab.data.module import LabData
-from eramv_lab.data.shards import BrokenSample
+from eramv_lab.data.shards import Asked, BrokenSample
 from eramv_lab.evaluate.generate import Evaluation, Query, evaluate, queries
 from eramv_lab.train.callbacks import TRAIN_SHARE, Progress
 from eramv_lab.train.module import LitArm
@@ -77,19 +77,34 @@ def training_flops(lit: LitArm, data: LabData, devices: int) -> float:
     if not settings.steps:
         return 0.0
     some = data.some(SAMPLED)
-    groups, pictured = [asked for asked, _ in some], [has for _, has in some]
-    batch = data.collator(groups, pictured)
+    total = 0.0
+    for shown in (True, False):
+        groups = [asked for asked, has in some if has == shown]
+        total += len(groups) * _sample_flops(lit, data, groups, pictured=shown) if groups else 0
+    images = settings.steps * settings.images * settings.accumulate * devices
+    return total * images / max(1, len(some))
+
+
+def _sample_flops(
+    lit: LitArm, data: LabData, groups: Sequence[Sequence[Asked]], *, pictured: bool
+) -> float:
+    """FLOPs of learning from one of some samples, all of them with an image or all without."""
+    spec, trained, visual = lit.spec, lit.roles, lit.spec.dims().visual
+    if not pictured:  # the language model alone
+        nothing: Any = dict.fromkeys(("anchors", "fine", "fusion", "bridge", "sharing"))
+        spec = replace(spec, **nothing, band=(), reducer=())
+        trained, visual = {**trained, "vision": "frozen"}, 0
+    batch = data.collator(groups, [pictured] * len(groups))
     samples = len(batch["input_ids"])
     rows = int(batch["attention_mask"].sum()) / samples
     cost: Cost = price(
-        lit.spec,
-        text_tokens=round(rows - lit.spec.dims().visual),
+        spec,
+        text_tokens=round(rows - visual),
         supervised_tokens=round(int((batch["labels"] != IGNORED).sum()) / samples),
-        train=lit.roles,
-        cached_vision=data.cached(),
+        train=trained,
+        cached_vision=data.cached() or not pictured,
     )
-    images = settings.steps * settings.images * settings.accumulate * devices
-    return cost.train * images * samples / len(groups)
+    return cost.train * samples / len(groups)
 
 
 def _score(scored: Evaluation) -> dict[str, float]:

@@ -27,7 +27,7 @@ def shard(model: Any, mesh: Any) -> None:
 
 
 def whole_model(lit: LitArm, trainer: Trainer) -> LitArm:
-    """The trained arm with whole weights; every process calls it, the first one's is filled.
+    """The trained arm with whole weights, for the first process; every process calls it.
 
     An arm that was not sharded comes back as it is.
     """
@@ -37,7 +37,8 @@ def whole_model(lit: LitArm, trainer: Trainer) -> LitArm:
         return lit
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
     found = get_model_state_dict(lit, options=options)
+    if not trainer.is_global_zero:
+        return lit
     fresh = lit.anew()
-    if trainer.is_global_zero:
-        nn.Module.load_state_dict(fresh, found)
+    nn.Module.load_state_dict(fresh, found)
     return fresh

@@ -13,15 +13,15 @@ from typing import Any
 
 from rich.console import Console
 
-TERMINATED = 128 + signal.SIGTERM
-"""Exit code of a process that SIGTERM has stopped."""
+INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
+"""Exit codes of a process that Ctrl-C or SIGTERM has stopped."""
 
 
 class Stopped(SystemExit):
     """The process ends as it was asked to, with what it has saved."""
 
     def __init__(self, number: int = signal.SIGTERM) -> None:
-        super().__init__(TERMINATED)
+        super().__init__(INTERRUPTED if number == signal.SIGINT else TERMINATED)
         self.number = number
         """The signal that asked."""
 
@@ -29,8 +29,8 @@ class Stopped(SystemExit):
 class StopSignal:
     """Which signal has asked to stop, 0 for none; puts the earlier handlers back at its end.
 
-    A process of a pool hears SIGTERM alone. One that srun has started as one of several is warned
-    itself (see `stop_signals`).
+    A process of a pool hears SIGTERM alone, its parent answers the others. One that torchrun or
+    srun has started hears them all itself.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class StopSignal:
 
     def _heard(self) -> list[int]:
         own = signal.getsignal(signal.SIGUSR1) != signal.SIG_IGN
-        return stop_signals() if own else [signal.SIGTERM]
+        return [signal.SIGINT, *stop_signals()] if own else [signal.SIGTERM]
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.asked = number

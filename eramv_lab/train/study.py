@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,10 +31,8 @@ from eramv_lab.train.plan import (
 )
 from eramv_lab.train.pool import PRELOAD, Job, reason, run_jobs
 from eramv_lab.train.show import Show
-from eramv_lab.train.stop import TERMINATED, Signalled, Stopped, requeue, stoppable
+from eramv_lab.train.stop import INTERRUPTED, TERMINATED, Signalled, Stopped, requeue, stoppable
 from eramv_lab.train.together import fit_together, follow, processes
-
-INTERRUPTED = 130
 
 
 def run_study(
@@ -71,8 +70,8 @@ def run_study(
                 return fit_together(recipe, root, open_fits, fit, console)
 
             code = _study(recipe, root, fits, seeds, console, together)
-            if code == TERMINATED:
-                raise Stopped
+            if code in (INTERRUPTED, TERMINATED):
+                sys.exit(code)  # the others leave by themselves
             ranks.tell(None)
             return code
 
@@ -111,7 +110,7 @@ def _study(
             name = signal.Signals(stopped.number).name
             console.print(f"stopped by {name}; the same command goes on")
             requeue(stopped.number, console)
-            return TERMINATED
+            return INTERRUPTED if stopped.number == signal.SIGINT else TERMINATED
     if any(f.result() for f in fits):
         _close(root, console)
     return code

@@ -13,6 +13,7 @@ from rich.console import Console
 from data.pictures import GOOD
 from eramv_lab.data import inspect as module
 from eramv_lab.data.inspect import inspect
+from eramv_lab.data.reader import ShardDataset
 from eramv_lab.data.shards import Asked, Manifest, Packed, write_shard
 from eramv_lab.data.sheet import MOST_LINES, ROOM, Tile, draw_sheet, short
 from eramv_lab.errors import UserError
@@ -71,22 +72,30 @@ def test_imported_shards_of_every_kind_of_picture(tmp_path, square):
 def test_lengths_are_those_of_whole_prompts(tmp_path):
     from eramv_lab.data.module import LabData
 
-    collator = LabData(arm(shards(tmp_path / "own")), seed=0).collator
-    texts = [QUESTION, "red", "red circle", "red circle or blue"]
-    asked = [Asked(str(n), text, "7", "a") for n, text in enumerate(texts)]
-    columns = dict(module.counts(asked, collator))
-    rest = len(collator.prompt_ids("red")) - 1
-    lengths = [columns[name] for name in ("rows", "median", "p95")]
-    assert lengths == [[f"{rest + 1} to {rest + 6}"], [f"{rest + 2}"], [f"{rest + 4}"]]
+    talk = [Asked("t-0", "red", "7", "a"), Asked("t-1", "red circle", "7", "a", follows=True)]
+    samples = [
+        Packed("one", [Asked("o", "red circle or blue", "7", "a")], ("png", GOOD["plain.png"])),
+        Packed("talk", talk, None),
+    ]
+    folder = tmp_path / "own"
+    folder.mkdir()
+    told_ = [write_shard(folder / "train-000000.tar", samples)]
+    Manifest(config={}, splits={"train": told_, "test": told_}).save(folder)
+    recipe = arm(folder)
+    recipe["train"]["images"] = 1
+    collator = LabData(recipe, seed=0).collator
+    found = module.measured(ShardDataset(folder, "train"), collator, {})
+    rows = {asked.key: length for asked, length in found}
+    alone = rows["t-0"]  # <bos> red answer
+    assert rows == {"t-0": alone, "t-1": alone + 5, "o": alone + 3 + collator.visual_rows}
+    columns = dict(module.counts(found))
+    assert columns["rows"] == [f"{alone} to {rows['o']}"] and columns["questions"] == ["3"]
 
 
-def test_many_types_share_a_row(tmp_path, monkeypatch):
-    from eramv_lab.data.module import LabData
-
+def test_many_types_share_a_row(monkeypatch):
     monkeypatch.setattr(module, "MOST_TYPES", 2)
-    collator = LabData(arm(shards(tmp_path / "own")), seed=0).collator
-    asked = [Asked(str(n), "red", "7", kind) for n, kind in enumerate("aaabbcd")]
-    columns = dict(module.counts(asked, collator))
+    asked = [(Asked(str(n), "red", "7", kind), 3) for n, kind in enumerate("aaabbcd")]
+    columns = dict(module.counts(asked))
     assert columns["type"] == ["a", "b", "2 others", "all"]
     assert columns["questions"] == ["3", "2", "2", "7"]
 

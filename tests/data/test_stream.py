@@ -302,10 +302,10 @@ def test_llava_conversations(tmp_path):
         (b'{"questions": ["x"]}', "questions.0 must have texts"),
         (own("a", answer=3), "questions.0 must have texts"),
         (own("a", follows="yes"), "follows must be true or false"),
-        (b'{"conversations": "x"}', "conversations must be a list"),
-        (llava("only a question"), "each with its answer"),
-        (llava("<image>", "x", "<image>", "y"), "a second time"),
-        (llava("a", "b").replace(b"gpt", b"human"), "must be gpt"),
+        (b'{"conversations": "x"}', "no turns"),
+        (llava("only a question"), "no answer"),
+        (llava("<image>", "x", "<image>", "y"), "stands more than once"),
+        (llava("a", "b").replace(b"gpt", b"human"), "turns out of order"),
     ],
 )
 def test_bad_json_is_one_broken_sample(tmp_path, json_member, reason):
@@ -332,7 +332,7 @@ def test_bad_images_are_broken_samples(tmp_path):
     reasons = {item.key: item.reason for item in broken}
     assert not usable and reasons.keys() == set("abcd")
     assert "not an image" in reasons["a"] and "more than one image" in reasons["b"]
-    assert "no image member" in reasons["c"] and "no json member" in reasons["d"]
+    assert "<image> and no image" in reasons["c"] and "no json member" in reasons["d"]
 
 
 # --- hostile shards

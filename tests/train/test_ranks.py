@@ -18,8 +18,10 @@ from eramv_lab.errors import UserError
 from eramv_lab.recipe.resolve import load_recipe
 from eramv_lab.report.plots import read_curve
 from eramv_lab.train import checkpoint, ranks
+from eramv_lab.train.module import LitArm
 from eramv_lab.train.plan import Fit, clear, fit_of, ranks_of
 from eramv_lab.train.pool import Job, run_jobs
+from eramv_lab.train.resume import load_weights
 from tests.hub import make_clip, make_qwen2
 
 RECIPE = """
@@ -35,6 +37,8 @@ data: {folder: FOLDER, world: {train: 20, test: 4, questions: 2}}
 train:
   steps: 4
   optimizer: adamw
+  warmup: 0
+  lr: 1e-3
   images: 4
   questions: 2
   validate_every: 2
@@ -96,8 +100,11 @@ def test_two_processes_learn_what_one_learns_from_the_same_batch(fitted, strateg
         torch.testing.assert_close([v for _, v in its], [v for _, v in mine], atol=2e-5, rtol=1e-5)
     weights = [load_file(f.folder / "model.safetensors") for f in (one, two)]
     assert weights[0].keys() == weights[1].keys()
-    for name, value in weights[0].items():
-        torch.testing.assert_close(weights[1][name], value, atol=1e-3, rtol=1e-3)
+    start = LitArm(one.plan()["recipe"], 3).model.state_dict()
+    apart = [(weights[0][name] - weights[1][name]).norm() for name in weights[0]]
+    moved = [(weights[0][name] - start[name]).norm() for name in weights[0]]
+    # Adam's step of a weight without gradient to speak of is noise; as a whole they agree
+    assert torch.stack(apart).norm() < 0.01 * torch.stack(moved).norm()
     rows = [f.result()["row"] for f in (one, two)]
     assert rows[0]["train_pflops"] == pytest.approx(rows[1]["train_pflops"])
     assert rows[0]["parameters"] == rows[1]["parameters"]
@@ -174,10 +181,24 @@ def test_text_alone_and_words_of_any_number_count_as_in_one_process(mixed, strat
     torch.testing.assert_close(losses[0], losses[1], atol=2e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+def test_muon_over_two_processes_differs_by_its_16_bit_iteration_alone(folder, strategy, tmp_path):
+    losses = []
+    for name in ("one", strategy):
+        arm = planned(folder, name, "train.optimizer=muon").arm
+        fit = fit_of(arm, 3, "ranks", tmp_path / name)
+        clear(fit)
+        assert run(fit) == "done", (fit.folder / "error.txt").read_text()
+        losses.append([v for _, v in read_curve(fit.folder / "curves.csv", "train/loss")])
+    assert losses[0][0] == pytest.approx(losses[1][0], abs=1e-6)
+    torch.testing.assert_close(losses[0], losses[1], atol=2e-3, rtol=0)
+    assert losses[0][0] - losses[0][-1] > 0.1  # what it learns is far more than that
+
+
 def killed(run_dir: str, plan: dict[str, object]) -> None:
     """The fit, in which the second process is killed at its fourth step."""
     from eramv_lab.train.fit import fit_one
-    from eramv_lab.train.module import LitArm
 
     plain, calls = LitArm.training_step, []
 
@@ -203,6 +224,10 @@ def test_a_lost_process_ends_the_fit_which_goes_on_from_its_checkpoint(
     state = checkpoint.newest(fit.folder)  # one process reads what several have written
     assert state is not None and state["step"] == 2
     assert all(type(value) is torch.Tensor for value in state["model"].values())
+    alone = LitArm(fit.plan()["recipe"], 3)
+    load_weights(alone, state)
+    learnt = {name: p for name, p in alone.named_parameters() if p.requires_grad}
+    assert all(torch.equal(p, state["model"][name]) for name, p in learnt.items())
     clear(fit)
     assert run(fit) == "done", (fit.folder / "error.txt").read_text()
     assert (fit.folder / "curves.csv").read_text() == (whole.folder / "curves.csv").read_text()

@@ -8,6 +8,7 @@ import random
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -45,6 +46,16 @@ evaluate: {images: 2}
 trainer: {accelerator: cpu}
 """
 """Five batches an epoch, so that checkpoints fall into the middle and onto the end of one."""
+OWN = """
+model:
+  language:
+    type: hf
+    config: {model_type: llama, vocab_size: 70, hidden_size: 32, intermediate_size: 48,
+             num_hidden_layers: 4, num_attention_heads: 2, attention_dropout: 0.3}
+train: {roles: {vision: frozen}, by_length: true}
+trainer: {precision: bf16-mixed}
+"""
+"""What else must come back: random streams, half precision, features from a file."""
 Break = Callable[[int], None]
 
 
@@ -56,11 +67,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             text = RECIPE.replace("FOLDER", str(path / "data")).replace("WORKERS", str(workers))
             text = text.replace("ACCUMULATE", str(accumulate))
             (path / f"w{workers}a{accumulate}.yaml").write_text(text)
+    (path / "own.yaml").write_text(f"extends: w0a2.yaml\n{OWN}")
     return path
 
 
-def planned(folder: Path, runs: str, workers: int = 0, accumulate: int = 1) -> Fit:
-    arm = load_recipe(folder / f"w{workers}a{accumulate}.yaml").arms["main"]
+def planned(folder: Path, runs: str, workers: int = 0, accumulate: int = 1, name: str = "") -> Fit:
+    arm = load_recipe(folder / f"{name or f'w{workers}a{accumulate}'}.yaml").arms["main"]
     return fit_of(arm, 3, "resume", folder / runs)
 
 
@@ -153,8 +165,30 @@ def test_killed_at_random_steps_it_ends_the_same(folder, whole, moment, workers,
     assert apart(fit, lambda: None) == 0
     same(fit.folder, whole(accumulate))
     result = fit.result()
-    assert result and len(result["stints"]) >= 1
+    assert (result and result["stints"][-1]["from_step"] > 0) or moment == "saving"
     assert not (fit.folder / "checkpoints").exists()
+
+
+def test_dropout_half_precision_and_features_come_back_too(folder):
+    whole, fit = (planned(folder, f"own-{n}", name="own") for n in range(2))
+    for one in (whole, fit):
+        clear(one)
+    fit_one(whole.folder, whole.plan())
+    assert apart(fit, lambda: nth_call(LitArm, "training_step", 11, kill)) == -signal.SIGKILL
+    assert checkpoint_steps(fit.folder)[0] == 4
+    assert apart(fit, lambda: None) == 0
+    same(fit.folder, whole.folder)
+
+
+def test_each_batch_draws_from_a_stream_of_its_own(folder):
+    """Dropout is on, and it is the step's and not the process's."""
+    lit = LitArm(planned(folder, "streams", name="own").plan()["recipe"], 3)
+    drawn = []
+    for step, part in ((0, 0), (0, 1), (1, 2), (1, 2)):
+        lit.trainer = SimpleNamespace(world_size=1, global_rank=0, global_step=step)  # type: ignore[assignment]
+        lit.on_train_batch_start(None, part)
+        drawn.append(torch.rand(1).item())
+    assert len(set(drawn)) == 3 and drawn[2] == drawn[3]
 
 
 def test_killed_while_answering_it_does_not_train_again(folder, whole):
