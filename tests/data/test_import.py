@@ -116,6 +116,19 @@ def test_the_manifest_counts(imported, source):
     assert str(source) not in json.dumps(plain)
 
 
+def test_links_to_one_image_are_one_image(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "it.png").write_bytes(GOOD["plain.png"])
+    (tmp_path / "images" / "other.png").write_bytes(GOOD["grey.png"])
+    for number in range(30):
+        (tmp_path / "images" / f"l{number}.png").symlink_to("it.png")
+    named = [sample(f"{dot}l{n}.png", id=f"{dot}{n}") for n in range(30) for dot in ("", "./")]
+    named += [sample("other.png", id="other")]
+    (tmp_path / "all.json").write_text(json.dumps(named))
+    manifest = Manifest.load(run(tmp_path, tmp_path / "own", file=tmp_path / "all.json"))
+    assert sorted(manifest.counts(s)["samples"] for s in ("train", "test")) == [1, 60]
+
+
 def test_an_image_that_many_samples_share_is_in_one_split(source, tmp_path):
     samples = [sample(f"coco/{name}", id=f"{name}{n}") for n in range(3) for name in GOOD]
     (tmp_path / "a.json").write_text(json.dumps(samples))

@@ -552,3 +552,11 @@ def test_held_out_samples_leave_out_broken_ones_but_no_shard(tmp_path):
     with pytest.raises(LabError, match=r"x-1\.tar: the shard cannot be read"):
         held_out(config, tmp_path / "other", waits=())
     assert not [p for p in (tmp_path / "other").rglob("*") if p.suffix in (".tar", ".json")]
+
+
+def test_a_shard_in_both_splits_is_refused(tmp_path):
+    for number in range(2):
+        (tmp_path / f"x-{number}.tar").write_bytes(b"")
+    both = StreamConfig(train=f"{tmp_path}/x-{{0..1}}.tar", test=f"{tmp_path}/x-0.tar")
+    (problem,) = both.check()
+    assert "train and test share" in problem and "x-0.tar" in problem

@@ -1,6 +1,7 @@
 """Checked arms: identity, hash, matches, bases, and every problem at once in its place."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import yaml
@@ -318,3 +319,27 @@ def test_differences():
         "n": 1,
     }
     assert differences([a, b]) == {"model.bridge": ["none", "mlp"], "model.band.layers": [[1], [2]]}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "steps"),
+    [
+        (["train.epochs=2"], 2 * 7),  # of 112 images, 16 a batch
+        (["train.epochs=2", "train.accumulate=4"], round(14 / 4)),
+        (["train.epochs=1", "trainer.devices=2"], 3),
+        (["train.epochs=0.5", "train.images=100"], 1),
+    ],
+)
+def test_epochs_are_steps_of_whole_batches(write, overrides, steps):
+    write("small.yaml", Path("small.yaml").read_text())
+    arm = load_recipe("small.yaml", ["data.world.train=112", *overrides]).arms["main"]
+    assert arm.train.steps == steps
+    plain = [one for one in overrides if "epochs" not in one]
+    same = load_recipe("small.yaml", ["data.world.train=112", f"train.steps={steps}", *plain])
+    assert same.arms["main"].hash == arm.hash
+
+
+def test_rows_that_hold_no_word_beside_the_image_are_refused(write):
+    write("small.yaml", Path("small.yaml").read_text())
+    with pytest.raises(UserError, match="9 leaves no room beside the 9 rows of an image"):
+        load_recipe("small.yaml", ["train.max_tokens=9"])
