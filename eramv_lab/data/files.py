@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import os
 import shutil
 import tempfile
@@ -41,9 +42,12 @@ def made_beside(target: Path) -> Iterator[Path]:
     """A new folder beside `target` that takes its place when the block ends well.
 
     What stood at `target` is removed; when the block fails, it stays and the new folder goes.
-    Call it under `locked(target)`.
+    Call it under `locked(target)`: what an earlier process was killed at is then removed too.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
+    for left in target.parent.glob(f".{glob.escape(target.name)}.????????"):
+        if left.is_dir():
+            shutil.rmtree(left)
     fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         yield fresh

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from eramv_lab.data.collate import Batch, Collator, can_pack
+from eramv_lab.data.collate import IGNORED, Batch, Collator, can_pack
 from eramv_lab.data.examples import Examples, StreamBatch, TrainBatch
 from eramv_lab.data.features import FeatureStore, size_of
 from eramv_lab.data.make import make_data
@@ -33,6 +33,8 @@ from eramv_lab.recipe.schema import (
     parse_data,
 )
 
+LOOKED_AT = 64
+"""Samples that are looked at before a fit."""
 NAMED = 10
 """Broken samples that an error names."""
 
@@ -141,6 +143,16 @@ class LabData(LightningDataModule):
         part = self._asking("test" if self.streams else "train")
         spread = np.linspace(0, len(part) - 1, min(count, len(part)))
         return part.texts(spread.astype(int).tolist())
+
+    def require_labels(self) -> None:
+        """Raise UserError where nothing would be learnt: every answer looked at is cut off."""
+        some = self.some(LOOKED_AT)
+        if not some:
+            return
+        batch = self.collator([asked for asked, _ in some], [has for _, has in some])
+        if not bool((batch["labels"] != IGNORED).any()):
+            message = f"{self.train.max_tokens} cuts off every answer of {len(some)} samples"
+            raise UserError(Problem(message=message, key="train.max_tokens"))
 
     def cached(self) -> bool:
         """Whether training reads features of the tower and not pixels."""

@@ -108,7 +108,8 @@ def _sizes(all_said: Iterable[Conversation], root: str) -> str:
 def _held_out(plan: Plan, share: float, root: str) -> set[int]:
     """Numbers of the test split: all samples of the images whose hash is small.
 
-    So many more images, by their hashes, that one sample at least can be used.
+    So many more, by their hashes, that one sample at least can be used, with an image if there
+    are any.
     """
     groups: dict[str, list[int]] = {}
     for number, said in plan.said.items():
@@ -120,7 +121,12 @@ def _held_out(plan: Plan, share: float, root: str) -> set[int]:
     limit = int(share * 2**64).to_bytes(8)
     order = sorted(groups, key=marks.__getitem__)
     count = sum(mark < limit for mark in marks.values())
-    usable = (place for place, group in enumerate(order) if _usable(plan, groups[group][0], root))
+    pictured = any(said.image is not None for said in plan.said.values())
+    usable = (
+        place
+        for place, group in enumerate(order)
+        if (not pictured or group.startswith("image ")) and _usable(plan, groups[group][0], root)
+    )
     count = max(count, next(usable, 0) + 1)
     return {number for group in order[:count] for number in groups[group]}
 

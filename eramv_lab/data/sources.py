@@ -35,6 +35,12 @@ class ShardsConfig:
         for split in ("train", "test"):
             if not splits.get(split, {}).get("samples"):
                 yield f"{self.path} has no samples in its split {split!r}"
+        folder = Path(self.path).expanduser()
+        shards = [str(shard["name"]) for entry in splits.values() for shard in entry["shards"]]
+        missing = [name for name in shards if not (folder / name).is_file()]
+        if missing:
+            more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+            yield f"{self.path} lacks {', '.join(missing[:3])}{more}, which its manifest names"
 
     def sizes(self) -> dict[str, int]:
         """Samples of each split."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from eramv_lab.errors import InfeasibleError, LabError, Problem, UserError
 from eramv_lab.recipe.base import Base, base_path, digest, mismatches, read_base
+from eramv_lab.recipe.fits import check_fit
 from eramv_lab.recipe.load import Document, interpolated
 from eramv_lab.recipe.match import MATCH, NoMatch, Place, Solver, matches, put, unlike_inputs
 from eramv_lab.recipe.model_spec import ModelSpec, parse_model
@@ -25,7 +26,6 @@ from eramv_lab.recipe.schema import (
     EvaluateConfig,
     TrainConfig,
     TrainerConfig,
-    check_sizes,
     parse_section,
     steps_of,
 )
@@ -162,10 +162,7 @@ class Resolver:
             return None
         parts["train"] = replace(parts["train"], steps=steps)
         arm = Arm(name=name, spec=spec, matched=matched, **parts)
-        problems += check_sizes(arm.data, arm.train, arm.evaluate)
-        if arm.train.max_tokens <= (rows := arm.spec.dims().visual):
-            message = f"{arm.train.max_tokens} leaves no room beside the {rows} rows of an image"
-            problems.append(Problem(message=message, key="train.max_tokens"))
+        problems += check_fit(arm.spec, arm.data, arm.train, arm.evaluate)
         return self._started(arm, problems)
 
     def _started(self, arm: Arm, problems: list[Problem]) -> Arm | None:

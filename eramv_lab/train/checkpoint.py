@@ -16,6 +16,14 @@ from eramv_lab.train.plan import CHECKPOINT, CHECKPOINTS
 FORMAT = 1
 KEPT = 2
 """Checkpoints that stay: the newest, and the one before it."""
+KINDS: dict[str, type[Any]] = {
+    **dict.fromkeys(("step", "seen"), int),
+    **dict.fromkeys(("model", "optimizer", "schedule", "precision", "broken"), dict),
+    **dict.fromkeys(("curves", "started"), str),
+    "stints": list,
+    "seconds": float,
+}
+"""What a state holds."""
 
 
 def save(run_dir: Path, step: int, state: Mapping[str, Any]) -> Path:
@@ -48,11 +56,11 @@ def save(run_dir: Path, step: int, state: Mapping[str, Any]) -> Path:
     return path
 
 
-def newest(run_dir: Path) -> dict[str, Any] | None:
+def newest(run_dir: Path, **of: Any) -> dict[str, Any] | None:
     """The newest state that is whole, on the CPU; None where there is none.
 
-    Nothing is unpickled but tensors and plain data; a file that is damaged is passed over with a
-    warning.
+    `of`: what it must say of itself, so that it is of the same fit. Nothing is unpickled but
+    tensors and plain data; a file that is damaged or of another fit is passed over with a warning.
     """
     for path in _found(run_dir / CHECKPOINTS):
         try:
@@ -60,8 +68,7 @@ def newest(run_dir: Path) -> dict[str, Any] | None:
                 if (bad := archive.testzip()) is not None:
                     raise ValueError(f"{bad} is damaged")
             state = torch.load(path, map_location="cpu", weights_only=True)
-            if state["format"] != FORMAT:
-                raise ValueError(f"format {state['format']}, this version reads {FORMAT}")
+            _check(state, of)
         except Exception as error:  # torch and zipfile raise many kinds
             warnings.warn(f"{path} is passed over: {error!r}", stacklevel=2)
             continue
@@ -69,20 +76,19 @@ def newest(run_dir: Path) -> dict[str, Any] | None:
     return None
 
 
-def remove(run_dir: Path) -> None:
-    """Delete the checkpoints of a fit that is finished."""
-    folder = run_dir / CHECKPOINTS
-    if not folder.is_dir():
-        return
-    for path in [*_found(folder), *folder.glob(".step-*")]:
-        path.unlink()
-    if not any(folder.iterdir()):
-        folder.rmdir()
+def _check(state: Any, of: Mapping[str, Any]) -> None:
+    """Raise ValueError where a state is not what `resume` writes, or is of another fit."""
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise ValueError(f"this version reads checkpoints of format {FORMAT}")
+    if wrong := [key for key, kind in KINDS.items() if not isinstance(state.get(key), kind)]:
+        raise ValueError(f"{', '.join(wrong)} missing or of another kind")
+    if other := [key for key, value in of.items() if state.get(key) != value]:
+        raise ValueError(f"it is of another fit: {', '.join(other)} differ")
 
 
 def _found(folder: Path) -> list[Path]:
     found = (path for path in folder.glob("step-*.pt") if CHECKPOINT.fullmatch(path.name))
-    return sorted(found, reverse=True)
+    return sorted((path for path in found if path.is_file()), reverse=True)
 
 
 def _sync(folder: Path) -> None:

@@ -24,6 +24,7 @@ from eramv_lab.train.callbacks import TRAIN_SHARE, Progress, Report
 from eramv_lab.train.environment import environment
 from eramv_lab.train.files import write_json, write_jsonl, write_text
 from eramv_lab.train.module import LitArm
+from eramv_lab.train.plan import drop_checkpoints
 from eramv_lab.train.resume import Resume, left, load_weights
 from eramv_lab.train.row import answer, row_of
 from eramv_lab.train.shard import whole_model
@@ -51,7 +52,7 @@ def fit_one(run_dir: Path | str, plan: Mapping[str, Any]) -> dict[str, Any]:
         (folder / "error.txt").unlink(missing_ok=True)
     if (folder / "result.json").exists():
         raise FileExistsError(f"{folder} has a result, which is never overwritten")
-    state = checkpoint.newest(folder)
+    state = checkpoint.newest(folder, hash=plan["hash"], seed=plan["seed"])
     if ranks.rank() > 0:
         with _no_room(folder):
             train(folder, plan, state, None, Progress(None))
@@ -67,7 +68,7 @@ def fit_one(run_dir: Path | str, plan: Mapping[str, Any]) -> dict[str, Any]:
         tracked.end(None, "FAILED" if isinstance(error, Exception) else "KILLED")
         raise
     tracked.end(result)
-    checkpoint.remove(folder)
+    drop_checkpoints(folder)
     return result
 
 
@@ -81,6 +82,8 @@ def _fit(
     progress = Progress(folder)
     progress.tell(now=True, steps=arm["train"]["steps"])
     about = {
+        "hash": plan["hash"],
+        "seed": plan["seed"],
         "started": state["started"] if state else started,
         "stints": [*(state["stints"] if state else []), _stint(state, started, facts)],
     }
@@ -156,6 +159,7 @@ def train(
         callbacks: list[Callback] = [resume, Report(progress)]
         trainer = make_trainer(arm, writer, callbacks)
         if done < steps:
+            data.require_labels()
             trainer.fit(lit, data)
             lit = whole_model(lit, trainer)
         elif state is not None:

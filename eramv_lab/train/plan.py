@@ -134,8 +134,15 @@ def clear(fit: Fit) -> None:
 
 def checkpoint_steps(folder: Path) -> list[int]:
     """Steps of the checkpoints of a fit, newest first (`train.checkpoint` writes them)."""
-    found = (CHECKPOINT.fullmatch(path.name) for path in (folder / CHECKPOINTS).glob("*"))
+    files = (path for path in (folder / CHECKPOINTS).glob("*") if path.is_file())
+    found = (CHECKPOINT.fullmatch(path.name) for path in files)
     return sorted((int(match[1]) for match in found if match), reverse=True)
+
+
+def drop_checkpoints(folder: Path) -> None:
+    """Remove the checkpoints of a fit that has its result."""
+    if (folder / "result.json").exists() and (folder / CHECKPOINTS).is_dir():
+        shutil.rmtree(folder / CHECKPOINTS)
 
 
 def ranks_of(arm: Arm, gpus: int) -> int:

@@ -63,7 +63,9 @@ def reason(job: Job) -> str:
     try:
         lines = (job.folder / "error.txt").read_text(encoding="utf-8").strip().split("\n")
     except OSError:
-        return "it left no error.txt (is the disk full?)"
+        lines = [""]
+    if lines == [""]:
+        return "it could not say why (is the disk full?)"
     last = next((n for n in reversed(range(len(lines))) if not lines[n].startswith(" ")), 0)
     text = " ".join(line.strip() for line in lines[last:])
     return re.sub(r"^[\w.]+\.(\w+(Error|Exit|Exception)): ", "", text)
@@ -250,7 +252,7 @@ def _end_with_parent() -> None:
 def _explain(job: Job, code: int) -> None:
     """A process that could not tell why it ended (killed, out of memory) gets an error file."""
     path = job.folder / "error.txt"
-    if not path.exists():
+    if not path.exists() or not path.stat().st_size:
         text = f"{job.key} ended with exit code {code}"
         text += f" (killed by signal {-code})" if code < 0 else ""
         with contextlib.suppress(OSError):

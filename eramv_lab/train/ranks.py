@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +15,8 @@ from eramv_lab.errors import UserError
 
 NAMES = ("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """Variables of the environment that say who a process is, as torchrun sets them."""
+PORTS = (20_000, 32_000)
+"""Below those that systems give to outgoing connections."""
 PATIENCE = timedelta(days=1)
 """How long processes wait for the first one, which makes data, bases and features."""
 
@@ -41,10 +45,12 @@ def environment(number: int, count: int, port: int) -> dict[str, str]:
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+    """A port of this machine that nobody listens on, and that no connection is given by chance."""
+    while True:
+        port = random.SystemRandom().randrange(*PORTS)
+        with socket.socket() as found, contextlib.suppress(OSError):
+            found.bind(("127.0.0.1", port))
+            return port
 
 
 @contextmanager
@@ -56,6 +62,8 @@ def joined(asked: int) -> Iterator[None]:
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         _from_slurm()
     if world() != asked:
+        if rank() > 0:  # the first one says it
+            raise SystemExit(UserError.exit_code)
         raise UserError(
             f"the recipe asks for {asked} processes (trainer.devices x trainer.nodes), "
             f"{world()} were started"

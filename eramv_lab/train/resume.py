@@ -112,8 +112,9 @@ class Resume(Callback):
 def left(folder: Path) -> str:
     """What there is to go on from, as a sentence for a message."""
     steps = checkpoint_steps(folder)
-    kept = f"that of step {steps[0]} is whole" if steps else "there is no earlier one"
-    return f"{kept}; the same command goes on from there"
+    if not steps:
+        return f"there is no earlier one in {folder}; the same command begins anew"
+    return f"that of step {steps[0]} is whole; the same command goes on from there"
 
 
 def capture(trainer: Trainer, lit: LightningModule) -> dict[str, Any]:

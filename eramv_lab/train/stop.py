@@ -82,7 +82,8 @@ def requeue(number: int, console: Console) -> None:
         said = done.stderr.strip() if done.returncode else ""
     except OSError as error:
         said = str(error)
-    console.print(f"job {job} not requeued: {said}" if said else f"job {job} requeued")
+    text = f"job {job} not requeued: {said}" if said else f"job {job} requeued"
+    console.print(text, markup=False, highlight=False)
 
 
 def slurm_job() -> str | None:

@@ -13,7 +13,7 @@ from typing import Any, TextIO, cast
 import yaml
 from rich.console import Console
 
-from eramv_lab.errors import LabError
+from eramv_lab.errors import LabError, Problem, UserError
 from eramv_lab.recipe.resolve import Recipe
 from eramv_lab.report import table
 from eramv_lab.report.compare import compare_study
@@ -25,6 +25,7 @@ from eramv_lab.train.plan import (
     FIT,
     Fit,
     clear,
+    drop_checkpoints,
     fit_jobs,
     plan_fits,
     ranks_of,
@@ -75,6 +76,10 @@ def run_study(
             ranks.tell(None)
             return code
 
+    if any(f.arm.trainer.nodes > 1 for f in fits):
+        message = "several machines need torchrun or srun, which start the processes"
+        raise UserError(Problem(message=message, key="trainer.nodes"))
+
     def side_by_side(open_fits: Sequence[Fit]) -> int:
         return _run(recipe, root, fits, open_fits, workers, fit, preload, prepare, console)
 
@@ -91,6 +96,8 @@ def _study(
 ) -> int:
     """What is not finished is begun or taken up again by `run`; then the comparison."""
     open_fits = [f for f in fits if f.result() is None]
+    for one in fits:  # a kill may have come between a result and this
+        drop_checkpoints(one.folder)
     if not open_fits and (root / "table.md").exists():
         _close(root, console, f"all {len(fits)} fits were done before")
         return 0
@@ -148,10 +155,11 @@ def _run(
             f"failed: {labels.get(job.key, job.key)}: {reason(job)}\n  see {job.folder}/",
             highlight=False,
             soft_wrap=True,
+            markup=False,
         )
     if prepare and open_fits and not track.exists():
         log = track.parent / "log.txt"
-        console.print(f"MLflow did not follow this study, see {log}", highlight=False)
+        console.print(f"MLflow did not follow this study, see {log}", markup=False)
     return 1 if missing or failed else 0
 
 
@@ -194,7 +202,7 @@ def _yaml(plain: Any) -> str:
 def _close(root: Path, console: Console, note: str = "") -> None:
     """Print the comparison and where its files are."""
     table.show(compare_study(root), file=cast(TextIO, console.file))
-    console.print(f"{note + '; ' if note else ''}files: {root}/", highlight=False)
+    console.print(f"{note + '; ' if note else ''}files: {root}/", highlight=False, markup=False)
 
 
 @contextmanager

@@ -49,7 +49,7 @@ def fit_together(
         if outcomes[job.key] == "failed":
             raise LabError(f"{job.key}: {reason(job)}; see {job.folder}/")
     for f in fits:
-        console.print(f"{f.label} ...", highlight=False)
+        console.print(f"{f.label} ...", highlight=False, markup=False)
         args = {"run_dir": str(f.folder), "plan": f.plan(str(track))}
         ranks.tell((fit, args))
         _call(fit)(**args)

@@ -343,3 +343,21 @@ def test_rows_that_hold_no_word_beside_the_image_are_refused(write):
     write("small.yaml", Path("small.yaml").read_text())
     with pytest.raises(UserError, match="9 leaves no room beside the 9 rows of an image"):
         load_recipe("small.yaml", ["train.max_tokens=9"])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.prompt.template=chat", "model.prompt.template: chat needs a tokenizer"),
+        ("model.prompt.template=vicuna", "model.prompt.template: vicuna needs a tokenizer"),
+        ("data.square=processor", "data.square: processor is that of a tower with a path"),
+        (
+            "data={type: stream, stream: {train: http://a/a.tar, test: http://a/b.tar}}",
+            "data.type: stream is text of any kind and needs a tokenizer",
+        ),
+    ],
+)
+def test_what_a_fit_would_stumble_over_is_told_before_it(write, override, message):
+    write("small.yaml", Path("small.yaml").read_text())
+    with pytest.raises(UserError, match=message):
+        load_recipe("small.yaml", [override])

@@ -13,7 +13,7 @@ def fit(run_dir: str, plan: dict[str, Any]) -> None:
     with (folder.parent / "order.txt").open("a") as file:
         file.write(f"{folder.name}\n")
     if plan["arm"].startswith("bad"):
-        raise RuntimeError("no luck")
+        raise RuntimeError("no luck [/here]")
     if plan["arm"].startswith("slow"):
         (folder / "pid").write_text(str(os.getpid()))
         time.sleep(60)

@@ -261,6 +261,20 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(folder, whole):
     same(fit.folder, whole(1))
 
 
+def test_a_checkpoint_of_another_fit_is_passed_over(folder, whole):
+    fit, other = planned(folder, "mine"), planned(folder, "other-seed")
+    other = fit_of(other.arm, 4, other.study, other.folder.parent)
+    for one, step in ((fit, 4), (other, 8)):
+        clear(one)
+        apart(one, lambda step=step: nth_call(LitArm, "training_step", step, kill))
+    foreign = other.folder / "checkpoints" / "step-00000006.pt"
+    (fit.folder / "checkpoints" / foreign.name).write_bytes(foreign.read_bytes())
+    (fit.folder / "checkpoints" / "step-00000020.pt").mkdir()
+    assert apart(fit, lambda: None) == 0
+    same(fit.folder, whole(1))
+    assert fit.result()["stints"][-1]["from_step"] == 2
+
+
 def test_a_checkpoint_that_would_run_code_is_passed_over(tmp_path: Path):
     class Bomb:
         def __reduce__(self) -> Any:

@@ -92,8 +92,26 @@ def test_one_failure_is_one_failure(tmp_path: Path) -> None:
     assert sorted(order(tmp_path)) == ["bad-s0", "eramv-s0", "plain-s0"]
     error = tmp_path / "runs" / "small" / f"bad-s0-{what.arms['bad'].hash}" / "error.txt"
     assert str(error) in text and "no luck" in error.read_text()
+    assert "no luck [/here]" in text  # what would be markup to a terminal
     assert "after s0" in text and "not run" in text
     assert "0.650" in text  # the others are compared
+
+
+def test_several_machines_need_someone_who_starts_them(tmp_path: Path) -> None:
+    what = recipe(tmp_path, "eramv: {trainer.nodes: 2}")
+    with pytest.raises(UserError, match=r"trainer.nodes: several machines need torchrun or srun"):
+        study(what, tmp_path)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_checkpoints_of_a_finished_fit_go(tmp_path: Path) -> None:
+    what = recipe(tmp_path, "eramv: {}", "[0]")
+    study(what, tmp_path)
+    (folder,) = (tmp_path / "runs" / "small").glob("eramv-s0-*")
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / "step-00000001.pt").write_bytes(b"x")
+    study(what, tmp_path)
+    assert (folder / "result.json").exists() and not (folder / "checkpoints").exists()
 
 
 def test_an_arm_waits_for_the_one_it_starts_from(tmp_path: Path) -> None:

@@ -55,7 +55,8 @@ def parse(plain: Any) -> Conversation:
         raise Unusable("an empty question")
     id_, kind = plain.get("id"), plain.get("type") or plain.get("category")
     id_ = str(id_) if isinstance(id_, (str, int)) and not isinstance(id_, bool) else ""
-    kind = kind if isinstance(kind, str) else _type(image)
+    kind = " ".join(kind.split()) if isinstance(kind, str) else ""
+    kind = kind if kind and kind.isprintable() else _type(image)
     _check_text(id_, image or "", kind, *(text for turn in turns for text in turn))
     return Conversation(id=id_, image=image, turns=tuple(turns), type=kind)
 
@@ -83,7 +84,7 @@ def _lines(text: str) -> Iterator[Any]:
             continue
         try:
             yield json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             if number == 0:  # then it is no file of JSON lines
                 raise
             yield None
