@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from torch.utils.data import Dataset
 
 from eramv_lab.data.collate import IGNORED, Batch, Collator
@@ -113,7 +114,7 @@ class Examples(Dataset[Fetched]):
     def _fetch(self, indices: Sequence[int]) -> Fetched:
         questions: list[list[Asked]] = []
         pictured: list[bool] = []
-        images: list[object] = []
+        images: list[np.ndarray] = []
         rows: list[int] = []
         broken: dict[str, str] = {}
         for index in indices:
@@ -134,7 +135,7 @@ class Examples(Dataset[Fetched]):
         if rows and self.store is not None:
             vision = {"vision_features": self.store.batch(rows)}
         elif images:
-            vision = {"pixel_values": self.pixels(images)}  # type: ignore[arg-type]
+            vision = {"pixel_values": self.pixels(images)}
         return Fetched(vision=vision, questions=questions, pictured=pictured, broken=broken)
 
 

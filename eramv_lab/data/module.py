@@ -107,10 +107,10 @@ class LabData(LightningDataModule):
         if split not in self._examples:
             folder = local_folder(self.data, split, shown=self.shown)
             shards, store = ShardDataset(folder, split), None
-            if self._caches():
+            if self.tower is not None and self._caches():
                 store = FeatureStore.open(
                     shards,
-                    self.tower,  # type: ignore[arg-type]
+                    self.tower,
                     self.spec.vision,
                     self.pixels,
                     root=Path(self.data.folder),
@@ -124,7 +124,7 @@ class LabData(LightningDataModule):
 
     def _caches(self) -> bool:
         """Whether features are kept: for both splits or for none, so that both see the same."""
-        if self.tower is None or self.train.roles.vision != "frozen" or self.streams:
+        if self.train.roles.vision != "frozen" or self.streams:
             return False
         if self._cache is None:
             folders = {split: local_folder(self.data, split) for split in ("train", "test")}

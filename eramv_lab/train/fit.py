@@ -27,7 +27,6 @@ from eramv_lab.train.module import LitArm
 from eramv_lab.train.plan import drop_checkpoints
 from eramv_lab.train.resume import Resume, left, load_weights
 from eramv_lab.train.row import answer, row_of
-from eramv_lab.train.shard import whole_model
 from eramv_lab.train.stop import Stopped, StopSignal
 from eramv_lab.train.tracked import Tracked
 from eramv_lab.train.trainer import make_trainer
@@ -161,7 +160,7 @@ def train(
         if done < steps:
             data.require_labels()
             trainer.fit(lit, data)
-            lit = whole_model(lit, trainer)
+            lit = lit.whole()
         elif state is not None:
             load_weights(lit, state)
     for broken in ranks.gather(data.broken):

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.optim.lr_scheduler import LambdaLR
 
 from eramv_lab.data.collate import IGNORED, repeat_images
@@ -59,9 +60,20 @@ class LitArm(LightningModule):
         self.counts = counts(self.model)
         self._sharded = False
 
-    def anew(self) -> LitArm:
-        """The same arm as it was before it learnt."""
-        return LitArm(*self._made_of)
+    def whole(self) -> LitArm:
+        """The trained arm with whole weights, for the first process; every process calls it.
+
+        An arm that was not sharded comes back as it is.
+        """
+        if not self._sharded:
+            return self
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        found = get_model_state_dict(self, options=options)
+        if not self.trainer.is_global_zero:
+            return self
+        fresh = LitArm(*self._made_of)
+        fresh.load_state_dict(found)
+        return fresh
 
     def configure_model(self) -> None:
         """Shard the model where the strategy asks for it."""
