@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from eramv_lab.errors import Problem
+from eramv_lab.errors import Problem, UserError
 from eramv_lab.recipe.bands import band_layers, split_band
 from eramv_lab.recipe.parse import choice, parse_component, to_plain
 from eramv_lab.registry import SLOTS
@@ -120,6 +120,13 @@ def parse_model(
         )
         for slot, default in DEFAULTS.items()
     }
+    for slot in ("vision", "language"):
+        if hasattr(parts[slot], "hf"):
+            try:
+                parts[slot].hf()  # sizes come from a folder or the hub
+            except UserError as error:
+                problems += error.problems
+                parts[slot] = None
     problems += [
         Problem(message=f"a model needs {slot}, found none", key=f"{key}.{slot}")
         for slot in NEEDED

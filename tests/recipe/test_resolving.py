@@ -361,3 +361,16 @@ def test_what_a_fit_would_stumble_over_is_told_before_it(write, override, messag
     write("small.yaml", Path("small.yaml").read_text())
     with pytest.raises(UserError, match=message):
         load_recipe("small.yaml", [override])
+
+
+def test_folders_that_are_no_models_are_told_together_with_file_and_line(write):
+    text = Path("small.yaml").read_text()
+    text = text.replace("vision: tiny", "vision: {type: hf, path: ./none}")
+    write("two.yaml", text.replace("language: tiny", "language: {type: hf, path: ./nada}"))
+    with pytest.raises(UserError) as caught:
+        load_recipe("two.yaml")
+    told = [problem.render() for problem in caught.value.problems]
+    assert told == [
+        "two.yaml:3: model.vision.path: ./none is not a folder with a config.json",
+        "two.yaml:4: model.language.path: ./nada is not a folder with a config.json",
+    ]
