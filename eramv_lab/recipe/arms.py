@@ -72,8 +72,16 @@ class Arm:
     @cached_property
     def hash(self) -> str:
         """8 hex digits of everything that can change a result, but for the seed."""
+        return self._digest(tuple(SECTIONS))
+
+    @cached_property
+    def training(self) -> str:
+        """8 hex digits of everything that can change the weights, but for the seed."""
+        return self._digest(("data", "base", "train", "trainer"))
+
+    def _digest(self, sections: tuple[str, ...]) -> str:
         kept: dict[str, Any] = {"model": self.plain["model"]}
-        for section in SECTIONS:
+        for section in sections:
             kept[section] = {
                 key: value
                 for key, value in self.plain[section].items()

@@ -19,13 +19,17 @@ PLACES = ("early", "middle", "late", "all")
 
 
 def split_band(value: Any) -> tuple[Any, dict[str, Any] | None]:
-    """A `band:` value parted into where (for `band_layers`) and how (the fusion's keys)."""
+    """A `band:` value parted into where (for `band_layers`) and how (the fusion's keys).
+
+    A band of `length: 0` is none, so that a search can shorten a band until it is gone.
+    """
     if isinstance(value, Mapping):
         where = {k: v for k, v in value.items() if k in WHERE}
         how = {k: v for k, v in value.items() if k not in WHERE}
         if how.get("type") == "none":
             return "none", None
-        return where, how
+        length = where.get("length")
+        return ("none" if length == 0 and length is not False else where), how
     return value, None
 
 

@@ -144,8 +144,8 @@ def parse_model(
         depth = parts["language"].dims().layers
         parts["band"] = band_layers(where, depth, f"{key}.band", problems)
     # a band's parts are read even where the band is `none`: a mistake in them is never hidden
-    if _is_none(band):
-        parts |= dict.fromkeys(("fine", "bridge", "sharing"))
+    if where in (None, "none"):
+        parts |= dict.fromkeys(("fine", "bridge", "sharing", "fusion"))
     else:
         problems += [
             Problem(message=f"a band needs {slot}, found none", key=f"{key}.{slot}")

@@ -11,7 +11,7 @@ from typing import Any
 from eramv_lab.errors import InfeasibleError, Problem, UserError
 from eramv_lab.recipe.arms import INSIDE, OUTSIDE, TOP, Arm, Resolver
 from eramv_lab.recipe.expect import check_expect
-from eramv_lab.recipe.load import read_recipe
+from eramv_lab.recipe.load import Document, read_recipe
 from eramv_lab.recipe.match import NoMatch, Solver, equal_flops
 from eramv_lab.recipe.nodes import Node, find, to_data
 from eramv_lab.recipe.parse import choice
@@ -63,6 +63,16 @@ def load_recipe(
     arm, file and line; InfeasibleError where each of them is a match that no number satisfies.
     """
     document = read_recipe(path, overrides)
+    if "search" in document.shared.value:
+        message = "this is a sweep, which `sweep` runs; `fit` takes the best.yaml that it leaves"
+        raise UserError(_placed(Problem(message=message, key="search"), document.shared))
+    return resolve_document(document, path, solver=solver)
+
+
+def resolve_document(
+    document: Document, path: Path | str, *, solver: Solver = equal_flops
+) -> Recipe:
+    """The checked recipe of what was read; raises as `load_recipe`."""
     problems = list(document.problems)
     top = {key: to_data(node) for key, node in document.shared.value.items()}
     if top.get("kind") == "base":

@@ -1,0 +1,1 @@
+"""Searches over recipes within a compute budget: space, study, workers, finals."""

@@ -1,0 +1,127 @@
+"""What a key of a recipe is searched over: choices, a range, or the most that the budget allows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeAlias
+
+import yaml
+from pydantic import Field
+
+from eramv_lab.errors import Problem
+from eramv_lab.recipe.parse import parse_config
+
+STEPS = 100
+"""Values that a range of fractions is searched in where a budget depends on it."""
+Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+@dataclass(frozen=True)
+class Choices:
+    """One of some values, of any kind; they have no order."""
+
+    values: tuple[Any, ...]
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The values as they are shown and stored."""
+        return tuple(map(word, self.values))
+
+
+@dataclass(frozen=True)
+class Range:
+    """A number between two others."""
+
+    low: float
+    high: float
+    step: float | None
+    log: bool
+    whole: bool
+    largest: bool = False
+    """Not searched: always the largest value that the budget allows beside the others."""
+
+    def values(self) -> Sequence[Any]:
+        """All values, ascending; a range of fractions without a step gives so many."""
+        if self.whole:
+            return range(int(self.low), int(self.high) + 1, int(self.step or 1))
+        if self.step:
+            count = int(math.floor((self.high - self.low) / self.step + 1e-9)) + 1
+            return [round(self.low + i * self.step, 12) for i in range(count)]
+        return [self.at(i / (STEPS - 1)) for i in range(STEPS)]
+
+    def at(self, share: float) -> float:
+        """The value at a share of the way from low to high."""
+        if self.log:
+            return self.low * (self.high / self.low) ** share
+        return self.low + share * (self.high - self.low)
+
+    def share(self, value: float) -> float:
+        """Where a value lies between low and high."""
+        if self.high == self.low:
+            return 0.5
+        if self.log:
+            return math.log(value / self.low) / math.log(self.high / self.low)
+        return (value - self.low) / (self.high - self.low)
+
+
+Domain: TypeAlias = Choices | Range
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Written:
+    """A range as a sweep file writes it; `from` is a word of Python's."""
+
+    low: Number
+    to: Number
+    step: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    log: bool = False
+    take: Literal["any", "largest"] = "any"
+
+
+def parse_domain(key: str, value: Any, problems: list[Problem]) -> Domain | None:
+    """`[mlp, none]`, `{from: 0, to: 5}` (step, log) or `{from: 0, to: 64, take: largest}`."""
+    place = f"search.{key}"
+    if isinstance(value, list):
+        words = [word(v) for v in value]
+        if not value or len(set(words)) < len(words):
+            message = "no choices" if not value else f"a choice is there twice in {value!r}"
+            problems.append(Problem(message=message, key=place))
+            return None
+        return Choices(tuple(value))
+    if not isinstance(value, Mapping):
+        message = f"expected [choices] or {{from: ..., to: ...}}, found {value!r}"
+        problems.append(Problem(message=message, key=place))
+        return None
+    if "from" not in value:
+        problems.append(Problem(message="missing key 'from'", key=place))
+        return None
+    told = {("low" if k == "from" else k): v for k, v in value.items()}
+    found: list[Problem] = []
+    written = parse_config(_Written, told, place, found)
+    problems += found
+    if written is None:
+        return None
+    numbers = (value["from"], value["to"], value.get("step", 1))
+    whole = all(type(v) is int for v in numbers)
+    wrong = None
+    if written.to < written.low:
+        wrong = f"from {value['from']} to {value['to']} is empty"
+    elif written.log and written.low <= 0:
+        wrong = "a log range begins above 0"
+    elif written.log and written.step:
+        wrong = "a log range has no step"
+    if wrong:
+        problems.append(Problem(message=wrong, key=place))
+        return None
+    largest = written.take == "largest"
+    return Range(written.low, written.to, written.step, written.log, whole, largest)
+
+
+def word(value: Any) -> str:
+    """A choice in a word, as YAML writes it on one line."""
+    if isinstance(value, str):
+        return value
+    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=1000)
+    return text.strip().removesuffix("...").strip()

@@ -1,0 +1,218 @@
+"""A sweep file as a checked `Sweep`: everything wrong with it is reported at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from eramv_lab.errors import InfeasibleError, Problem, UserError
+from eramv_lab.recipe.arms import Arm
+from eramv_lab.recipe.base import base_path
+from eramv_lab.recipe.load import Document, read_recipe
+from eramv_lab.recipe.nodes import Node, find, to_data
+from eramv_lab.recipe.parse import choice
+from eramv_lab.recipe.resolve import Recipe, load_recipe, resolve_document
+from eramv_lab.sweep import config
+from eramv_lab.sweep.check import check_keys, check_rest
+from eramv_lab.sweep.config import Bound, Goal, Named, Settings
+from eramv_lab.sweep.domains import Domain
+from eramv_lab.sweep.given import Given, read_given
+from eramv_lab.sweep.points import point_arm
+from eramv_lab.sweep.pricing import Limit, Pricer, costs_of_arm
+from eramv_lab.sweep.samplers import PRUNERS, SAMPLERS
+from eramv_lab.sweep.space import Space
+
+DROPPED = ("expect",)
+"""Keys of the recipe that say something of its arms, which a sweep does not fit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """A search, checked: what may change, what it may cost, and what it is judged by."""
+
+    name: str
+    path: str
+    document: Document
+    """The recipe that is searched around, without the sweep's own keys."""
+    recipe: Recipe
+    """Its arms, which the budget and `begin_with` may name."""
+    goals: tuple[Goal, ...]
+    limits: tuple[Limit, ...]
+    domains: Mapping[str, Domain]
+    space: Space
+    pricer: Pricer
+    given: tuple[Given, ...]
+    """The settings that are tried first."""
+    settings: Settings
+    sampler: Named
+    pruner: Named
+    launcher: Any
+    written: Mapping[str, Any]
+    """The sweep's own keys as they were written."""
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Those of the finalists; the first one searches."""
+        return self.recipe.seeds
+
+    def arm(self, name: str, changes: Mapping[str, Any] | Node, *, split: str = "val") -> Arm:
+        """The whole recipe of a setting, scored on `split`. Raises UserError."""
+        return point_arm(self.document, name, changes, split)
+
+    def to_plain(self) -> dict[str, Any]:
+        """The sweep in one file: reads back to the same one wherever it lies."""
+        shared = to_data(self.document.shared)
+        shared["base"] = _based(self.document.shared, shared.get("base"))
+        arms = {name: to_data(node) | _arm_base(node) for name, node in self.document.arms.items()}
+        budget = {limit.name: limit.value for limit in self.limits} or "none"
+        own = {**self.written, "budget": budget}
+        return {**shared, "arms": arms, **own, "seeds": list(self.seeds)}
+
+    def identity(self) -> dict[str, Any]:
+        """What trials must share to be compared: goal, budget, space, and the recipe around it."""
+        ranges = {f"search.{key}": repr(domain) for key, domain in self.domains.items()}
+        limits = {f"budget.{limit.name}": limit.value for limit in self.limits}
+        goals = {"goal": [f"{g.direction} {g.metric}" for g in self.goals]}
+        around = self.arm("around", {}).hash
+        return {**goals, **limits, **ranges, "recipe": around, "seed": self.seeds[0]}
+
+
+def load_sweep(path: Path | str, overrides: Iterable[str] = ()) -> Sweep:
+    """The sweep of a file, with `key=value` overrides.
+
+    Raises UserError with every problem, file and line; InfeasibleError where no setting of the
+    space keeps within the budget.
+    """
+    document, own = _parted(read_recipe(path, overrides))
+    data = {key: to_data(node) for key, node in own.value.items()}
+    if not isinstance(data.get("search"), Mapping):
+        message = "no search: a sweep says which keys to search; `fit` runs a recipe"
+        raise UserError(Problem(message=message, file=str(path), key="search"))
+    problems: list[Problem] = []
+    try:
+        recipe = resolve_document(document, path)
+    except UserError as error:
+        raise UserError([*error.problems, *_placed(_parse(data)[1], own)]) from None
+    parts, found = _parse(data)
+    limits = tuple(_limits(parts["bounds"], recipe, Path(path), found))
+    problems += _placed(found, own)
+    if problems:
+        raise UserError(dict.fromkeys(problems))
+    pricer = Pricer(document, limits)
+    domains: dict[str, Domain] = parts["domains"]
+    found = list(check_keys(document, domains))
+    problems += _placed(found, own)
+    if problems:
+        raise UserError(dict.fromkeys(problems))
+    trained = any(limit.name == "training" for limit in limits)
+    bound = frozenset(k for k in domains if k.startswith("model.") or (trained and "train." in k))
+    space = Space(domains, bound, pricer.fits)
+    if not space.possible():
+        raise InfeasibleError(_too_dear(space, pricer, str(path)))
+    begin = own.value.get("begin_with")
+    given = read_given(begin, document, recipe, space, pricer, found := list[Problem]())
+    found += check_rest(parts["sampler"], parts["pruner"], parts["goals"], space, recipe)
+    if found:
+        raise UserError(dict.fromkeys(_placed(found, own)))
+    return Sweep(
+        name=Path(path).stem,
+        path=str(path),
+        document=document,
+        recipe=recipe,
+        goals=parts["goals"],
+        limits=limits,
+        domains=domains,
+        space=space,
+        pricer=pricer,
+        given=given,
+        settings=parts["settings"],
+        sampler=parts["sampler"],
+        pruner=parts["pruner"],
+        launcher=data.get("launcher"),
+        written=data,
+    )
+
+
+def _parted(document: Document) -> tuple[Document, Node]:
+    """The recipe, and the sweep's own keys."""
+    shared = document.shared
+    own = {key: node for key, node in shared.value.items() if key in config.KEYS}
+    rest = {k: n for k, n in shared.value.items() if k not in own and k not in DROPPED}
+    recipe = Document(Node(rest, shared.mark), document.arms, document.problems)
+    return recipe, Node(own, shared.mark)
+
+
+def _parse(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
+    problems: list[Problem] = []
+    parts = {
+        "settings": config.parse_settings(data, problems),
+        "goals": config.parse_goals(data.get("goal", "accuracy"), problems),
+        "bounds": config.parse_budget(data.get("budget"), problems),
+        "domains": config.parse_search(data.get("search"), problems),
+        "sampler": config.parse_named("sampler", data.get("sampler"), SAMPLERS, "auto", problems),
+        "pruner": config.parse_named("pruner", data.get("pruner"), PRUNERS, "none", problems),
+    }
+    return parts, problems
+
+
+def _limits(
+    bounds: Iterable[Bound], recipe: Recipe, path: Path, problems: list[Problem]
+) -> Iterator[Limit]:
+    for bound in bounds:
+        if bound.number is not None:
+            yield Limit(name=bound.name, value=bound.number, said=f"{bound.number:g}")
+            continue
+        share, of = bound.share or 0.0, bound.of or ""
+        key = f"budget.{bound.name}.of"
+        beside = path.parent / of
+        if of in recipe.arms:
+            arm = recipe.arms[of]
+        elif of.endswith((".yaml", ".yml")) and beside.is_file():
+            arm = next(iter(load_recipe(beside).arms.values()))
+        else:
+            message = f"there is no arm and no recipe {of!r}"
+            problems.append(choice(message, of, recipe.arms, key))
+            continue
+        value = share * costs_of_arm(arm)[bound.name]
+        yield Limit(name=bound.name, value=value, said=f"{share:g} of {of}")
+
+
+def _too_dear(space: Space, pricer: Pricer, path: str) -> str:
+    """Which budget cannot be kept, and by how much the cheapest setting passes it."""
+    looks = [look for values in space.corners() if (look := pricer.look(values))]
+    if not looks:
+        return f"{path}: search: no setting of it is a model"
+    cheapest = min(looks, key=lambda look: max(look.excess(pricer.limits).values()))
+    lines = [
+        f"budget.{one.name} is {one.value:.6g} ({one.said}), the cheapest setting looked at needs "
+        f"{cheapest.costs[one.name]:.6g}"
+        for one in pricer.limits
+        if cheapest.costs[one.name] > one.value
+    ]
+    return "\n    ".join([f"{path}: no setting of the search keeps within the budget", *lines])
+
+
+def _based(node: Node, base: Any) -> Any:
+    """`base:` with its recipe as the working directory sees it."""
+    if not isinstance(base, Mapping) or base.get("recipe") in (None, "none"):
+        return base if base is not None else "none"
+    mark = find(node, "base.recipe")
+    return {**base, "recipe": base_path(str(base["recipe"]), mark).as_posix()}
+
+
+def _arm_base(node: Node) -> dict[str, Any]:
+    base = to_data(node).get("base") if node.is_map else None
+    return {"base": _based(node, base)} if base is not None else {}
+
+
+def _placed(problems: Iterable[Problem], own: Node) -> list[Problem]:
+    """Problems with the file and line of their keys."""
+    placed: list[Problem] = []
+    for problem in problems:
+        if problem.file is None:
+            mark = find(own, problem.key or "")
+            problem = replace(problem, file=mark.file, line=mark.line)
+        placed.append(problem)
+    return placed
