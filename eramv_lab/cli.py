@@ -196,9 +196,9 @@ def base(recipe: RecipePath, overrides: Overrides = None, arm: ArmNames = None) 
 def data_make(recipe: RecipePath = DEFAULT_RECIPE, overrides: Overrides = None) -> None:
     """Make the shards of a recipe's data, where they are missing."""
     loaded = _load(recipe, overrides)
-    from eramv_lab.data.module import local_folder
+    from eramv_lab.data.local import local_folders
 
-    made = {local_folder(one.data, "test"): None for one in loaded.arms.values()}
+    made = {folder: None for one in loaded.arms.values() for folder in local_folders(one.data)}
     print("\n".join(map(str, made)))
 
 
@@ -238,13 +238,13 @@ def data_inspect(
         str | None,
         typer.Option(help="Whose anchors; the first.", autocompletion=complete.arm_names),
     ] = None,
-    split: Annotated[str, typer.Option(help="train or test.")] = "train",
+    split: Annotated[str, typer.Option(help="train, test or val.")] = "train",
     count: Annotated[int, typer.Option(min=1, help="Scenes.")] = 8,
     out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("runs/sheet.png"),
 ) -> None:
     """Draw a sheet of scenes, their questions and the anchors that an arm picks."""
-    if split not in ("train", "test"):
-        raise UserError(f"there is no split {split!r}; it is train or test")
+    if split not in ("train", "test", "val"):
+        raise UserError(f"there is no split {split!r}; it is train, test or val")
     if out.suffix.lower() != ".png":
         raise UserError(f"--out is {str(out)!r}: the sheet is a .png")
     loaded = _load(recipe, overrides)

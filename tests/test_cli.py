@@ -189,7 +189,7 @@ BAD = [
     (["list", "anchor"], "did you mean: anchors"),
     (["describe", "clstopk"], "did you mean: cls_topk"),
     (["describe", "anchors/mpl"], "allowed: all, cls_topk"),
-    (["data", "inspect", "small.yaml", "--split", "val"], "no split 'val'"),
+    (["data", "inspect", "small.yaml", "--split", "dev"], "no split 'dev'"),
     (["data", "mak"], "mak"),
     (["base", "small.yaml", "base=nope.yaml"], "no file nope.yaml"),
     (["ui", "--port", "99999999"], "--port"),

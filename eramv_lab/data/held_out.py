@@ -24,26 +24,27 @@ PER_SHARD = 1000
 def held_out(
     config: StreamConfig,
     folder: Path | str,
+    split: str = "test",
     *,
     shown: bool = True,
     waits: Sequence[float] = WAITS,
 ) -> Path:
-    """The folder with the first `test_samples` usable samples of `config.test`, split `test`.
+    """The folder with the first `test_samples` usable samples of a held-out split.
 
-    It lies at `<folder>/streams/<hash of addresses and count>` and is copied where it is not yet
-    there or damaged; two calls at the same time copy once. Samples keep the order of the
+    It lies at `<folder>/streams/<hash of addresses, count, split>` and is copied where it is not
+    yet there or damaged; two calls at the same time copy once. Samples keep the order of the
     addresses, get a running number as their key, and put it before the keys of their questions
     (shards may use the same keys). Broken samples are left out, logged, and told in the manifest.
     Raises LabError for a shard that cannot be read, so that no smaller set stands in for the
     whole one, and where no sample is usable; UserError as `StreamConfig.addresses`.
     """
-    addresses = config.addresses("test")
-    told = json.dumps([addresses, config.test_samples])
+    addresses = config.addresses(split)
+    told = json.dumps([addresses, config.test_samples, *([] if split == "test" else [split])])
     target = Path(folder) / "streams" / hashlib.sha256(told.encode()).hexdigest()[:8]
     with locked(target):
         if not _stands(target):
             with made_beside(target) as fresh:
-                _copy(addresses, config, fresh, waits, shown=shown)
+                _copy(addresses, config, split, fresh, waits, shown=shown)
     return target
 
 
@@ -60,7 +61,7 @@ def _stands(folder: Path) -> bool:
 
 def _usable(
     addresses: Sequence[str],
-    config: StreamConfig,
+    written: str,
     waits: Sequence[float],
     skipped: list[dict[str, str]],
 ) -> Iterator[Packed]:
@@ -81,28 +82,30 @@ def _usable(
             if found.add(group, item) >= FIRST and not any_usable:
                 break
     if not any_usable:
-        raise found.error(public(config.test))
+        raise found.error(public(written))
 
 
 def _copy(
     addresses: Sequence[str],
     config: StreamConfig,
+    split: str,
     folder: Path,
     waits: Sequence[float],
     *,
     shown: bool,
 ) -> None:
     skipped: list[dict[str, str]] = []
-    samples = _usable(addresses, config, waits, skipped)
+    written: str = getattr(config, split)
+    samples = _usable(addresses, written, waits, skipped)
     some = itertools.islice(samples, config.test_samples)
     shown_some = progress(some, config.test_samples, "copying held-out samples", shown=shown)
     numbered = itertools.starmap(_numbered, enumerate(shown_some))
     shards = []
     for number, first in enumerate(numbered):
         part = itertools.chain([first], itertools.islice(numbered, PER_SHARD - 1))
-        shards.append(write_shard(folder / f"test-{number:06d}.tar", part))
-    told = {"test": public(config.test), "test_samples": config.test_samples}
-    Manifest(config=told, splits={"test": shards}, skipped=skipped).save(folder)
+        shards.append(write_shard(folder / f"{split}-{number:06d}.tar", part))
+    told = {split: public(written), "test_samples": config.test_samples}
+    Manifest(config=told, splits={split: shards}, skipped=skipped).save(folder)
 
 
 def _numbered(index: int, sample: Packed) -> Packed:

@@ -17,7 +17,8 @@ from rich.table import Table
 from safetensors.torch import load_file
 
 from eramv_lab.data.collate import Collator, conversations
-from eramv_lab.data.module import LabData, local_folder
+from eramv_lab.data.local import local_folder
+from eramv_lab.data.module import LabData
 from eramv_lab.data.pixels import Pixels, Square
 from eramv_lab.data.reader import Sample, ShardDataset
 from eramv_lab.data.shards import Asked, BrokenSample

@@ -23,7 +23,6 @@ from eramv_lab.data.world.questions import ask
 from eramv_lab.data.world.scene import make_scene, rng_of
 from eramv_lab.errors import LabError, Problem, UserError
 
-SPLITS = ("train", "test")
 SCENES_PER_SHARD = 400
 Job = tuple[str, int, int]
 """Split, first scene, one past the last scene of a shard."""
@@ -90,7 +89,7 @@ def _stands(folder: Path, world: WorldConfig) -> bool:
 def _draw(world: WorldConfig, folder: Path, processes: int | None, shown: bool) -> None:
     jobs = [
         (split, first, min(first + SCENES_PER_SHARD, getattr(world, split)))
-        for split in SPLITS
+        for split in world.splits()
         for first in range(0, getattr(world, split), SCENES_PER_SHARD)
     ]
     processes = min(len(jobs), processes or min(os.cpu_count() or 1, 8))
@@ -98,7 +97,7 @@ def _draw(world: WorldConfig, folder: Path, processes: int | None, shown: bool) 
     with ThreadPoolExecutor(processes) as pool:
         drawn = pool.map(draw, jobs)
         shards = list(progress(drawn, len(jobs), "drawing the world", shown=shown))
-    splits: dict[str, list[ShardInfo]] = {split: [] for split in SPLITS}
+    splits: dict[str, list[ShardInfo]] = {split: [] for split in world.splits()}
     for (split, _, _), shard in zip(jobs, shards, strict=True):
         splits[split].append(shard)
     Manifest(config=_plain(world), splits=splits, made_by=_program()).save(folder)

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from eramv_lab.data.collate import IGNORED, Batch, Collator, can_pack
 from eramv_lab.data.examples import Examples, StreamBatch, TrainBatch
 from eramv_lab.data.features import FeatureStore, size_of
-from eramv_lab.data.make import make_data
+from eramv_lab.data.local import local_folder, local_splits
 from eramv_lab.data.order import Batches
 from eramv_lab.data.pixels import Pixels
 from eramv_lab.data.reader import ShardDataset
@@ -37,19 +37,6 @@ LOOKED_AT = 64
 """Samples that are looked at before a fit."""
 NAMED = 10
 """Broken samples that an error names."""
-
-
-def local_folder(data: DataConfig, split: str, *, shown: bool = True) -> Path:
-    """The folder of shards that holds a split; made, or copied from a stream, where it must be."""
-    if data.type == "world":
-        return make_data(data.source, data.folder, shown=shown)
-    if data.type == "shards":
-        return Path(data.source.path).expanduser()
-    if split != "test":
-        raise ValueError("a stream has no local training split")
-    from eramv_lab.data.held_out import held_out  # webdataset is slow to import
-
-    return held_out(data.source, data.folder, shown=shown)
 
 
 class LabData(LightningDataModule):
@@ -89,6 +76,7 @@ class LabData(LightningDataModule):
         self.seen = 0
         """Samples that were read, the broken ones not counted."""
         self._cache: bool | None = None
+        self._folders: dict[str, Path] = {}
         self._examples: dict[str, Examples] = {}
 
     @property
@@ -96,17 +84,26 @@ class LabData(LightningDataModule):
         """Whether training reads a stream: then a resumed run sees other samples."""
         return self.data.type == "stream"
 
+    @property
+    def looked_at(self) -> str:
+        """The split that is looked at during training: `val`, or `test` where there is none."""
+        return "val" if "val" in self.data.source.splits() else "test"
+
     def setup(self, stage: str | None = None) -> None:
-        """Open the splits and their features, which the first process computes."""
-        for split in {"fit": ("train", "test"), None: ("train", "test")}.get(stage, ("test",)):
-            if not (self.streams and split == "train"):
+        """Open splits and their features, which the first process computes.
+
+        For a fit those that it reads, without a stage all of them.
+        """
+        there = local_splits(self.data)
+        read = {None: there, "fit": ("train", self.looked_at, self.evaluate.split)}
+        for split in there:
+            if split in read.get(stage, (self.evaluate.split,)):
                 self.examples(split)
 
     def examples(self, split: str) -> Examples:
         """The split as this arm sees it, all stored questions included."""
         if split not in self._examples:
-            folder = local_folder(self.data, split, shown=self.shown)
-            shards, store = ShardDataset(folder, split), None
+            shards, store = ShardDataset(self._folder(split), split), None
             if self.tower is not None and self._caches():
                 store = FeatureStore.open(
                     shards,
@@ -122,15 +119,20 @@ class LabData(LightningDataModule):
                 self.note({error.key: error.reason for error in store.broken})
         return self._examples[split]
 
+    def _folder(self, split: str) -> Path:
+        place = split if self.streams else ""  # otherwise all splits lie in one folder
+        if place not in self._folders:  # a made world is checked byte by byte: once is enough
+            self._folders[place] = local_folder(self.data, split, shown=self.shown)
+        return self._folders[place]
+
     def _caches(self) -> bool:
-        """Whether features are kept: for both splits or for none, so that both see the same."""
+        """Whether features are kept: for all splits or for none, so that all see the same."""
         if self.train.roles.vision != "frozen" or self.streams:
             return False
         if self._cache is None:
-            folders = {split: local_folder(self.data, split) for split in ("train", "test")}
             need = sum(
-                size_of(ShardDataset(folder, split), self.spec.vision)
-                for split, folder in folders.items()
+                size_of(ShardDataset(self._folder(split), split), self.spec.vision)
+                for split in local_splits(self.data)
             )
             self._cache = need <= self.data.cache_gib * 2**30
         return self._cache
@@ -138,9 +140,9 @@ class LabData(LightningDataModule):
     def some(self, count: int) -> list[tuple[list[Asked], bool]]:
         """Questions of `count` training samples, spread evenly, and whether each has an image.
 
-        Of the held-out ones where training is a stream.
+        Of held-out ones where training is a stream.
         """
-        part = self._asking("test" if self.streams else "train")
+        part = self._asking(self.looked_at if self.streams else "train")
         spread = np.linspace(0, len(part) - 1, min(count, len(part)))
         return part.texts(spread.astype(int).tolist())
 
@@ -165,7 +167,7 @@ class LabData(LightningDataModule):
         """
         self.broken |= broken
         sizes = self.data.source.sizes()
-        all_of_them = sum(sizes.get(split, 0) for split in ("train", "test"))
+        all_of_them = sum(sizes.get(split, 0) for split in self.data.source.splits())
         total = max(self.seen, 1000)
         total = min(total, all_of_them) if all_of_them else total
         share = self.data.max_broken
@@ -219,8 +221,8 @@ class LabData(LightningDataModule):
         return self._loader(part, batches, TrainBatch(self.collator, self._spare(part)))
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """The first `train.validate_images` held-out images, for the loss."""
-        part = self._asking("test")
+        """The first `train.validate_images` images of the split looked at, for the loss."""
+        part = self._asking(self.looked_at)
         count = min(self.train.validate_images, len(part))
         batches = self._batches(count, self.train.images, shuffle=False)
         return self._loader(part, batches, TrainBatch(self.collator))

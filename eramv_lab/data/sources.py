@@ -47,6 +47,10 @@ class ShardsConfig:
         splits = self._splits()
         return {split: int(entry["samples"]) for split, entry in splits.items()}
 
+    def splits(self) -> tuple[str, ...]:
+        """The splits that there are."""
+        return tuple(split for split, count in self.sizes().items() if count)
+
     def types(self) -> list[str]:
         """Question types of the splits."""
         return sorted({kind for entry in self._splits().values() for kind in entry["types"]})
@@ -86,23 +90,26 @@ class StreamConfig:
     """Addresses of the training tars: `https://host/x-{000..099}.tar`, or a local pattern."""
     test: str
     """Addresses of the held-out tars; their first samples are copied to `data.folder` once."""
+    val: str | None = None
+    """Addresses of the tars that validation and searches look at, copied likewise; none: `test`
+    is looked at."""
     test_samples: int = 1000
-    """Most held-out samples."""
+    """Most samples of `test`, and of `val`."""
     shuffle: int = 1000
     """Samples that wait in the buffer from which the next one is drawn."""
 
     def check(self) -> Iterator[str]:
         """Texts of what is wrong: addresses that are not opened or not there, a number below 1."""
         seen: dict[str, list[str]] = {}
-        for split in ("train", "test"):
+        for split in self.splits():
             try:
                 seen[split] = self.addresses(split)
             except UserError as error:
                 yield from (problem.render() for problem in error.problems)
-        shared = sorted(set(seen.get("train", ())) & set(seen.get("test", ())))
-        if shared:
-            more = f" and {len(shared) - 3} more" if len(shared) > 3 else ""
-            yield f"train and test share {', '.join(map(public, shared[:3]))}{more}"
+        for one, other in itertools.combinations(seen, 2):
+            if shared := sorted(set(seen[one]) & set(seen[other])):
+                more = f" and {len(shared) - 3} more" if len(shared) > 3 else ""
+                yield f"{one} and {other} share {', '.join(map(public, shared[:3]))}{more}"
         for key in ("test_samples", "shuffle"):
             if getattr(self, key) < 1:
                 yield f"{key} is {getattr(self, key)}, must be at least 1"
@@ -129,6 +136,10 @@ class StreamConfig:
     def sizes(self) -> dict[str, int]:
         """Nothing is known before it was read."""
         return {}
+
+    def splits(self) -> tuple[str, ...]:
+        """The splits that there are."""
+        return ("train", "test") if self.val is None else ("train", "test", "val")
 
     def types(self) -> list[str]:
         """Nothing is known before it was read."""

@@ -20,6 +20,8 @@ PARSE = "eramv_lab.train.base.recipe:parse_base"
 """What reads a base's keys, by name: recipes do not import `train`."""
 ABOUT = ("question", "expect")
 """Keys of a base's recipe that are about it, not of it."""
+UNUSED = {"world": ("val",)}
+"""Keys by section that a base has and never reads: its hash does not know them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +63,9 @@ def read_base(path: Path, overrides: tuple[str, ...] = ()) -> Base:
         parsed = plain(getattr(importlib.import_module(module), name)(own))
     except UserError as error:
         raise UserError(located(document, p) for p in error.problems) from None
+    for section, keys in UNUSED.items():
+        for key in keys:
+            parsed.get(section, {}).pop(key, None)
     parts = {key: parsed[key] for key in ("vision", "language") if key in parsed}
     return Base(
         path=Path(os.path.relpath(path)).as_posix(), plain=own, hash=digest(parsed), parts=parts

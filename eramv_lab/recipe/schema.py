@@ -24,6 +24,11 @@ SOURCES = {
     "stream": "eramv_lab.data.sources:StreamConfig",
 }
 """Config class of each data `type`, by name: recipes do not import `data`."""
+VAL = {
+    "shards": "import it again, with --val-share or --val",
+    "stream": "give data.stream.val, the addresses of its tars",
+}
+"""By data `type`, how to come by a split `val`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +43,7 @@ class DataConfig:
     """How a picture becomes the tower's square: `pad` with the tower's mean colour, `crop` the
     middle, or the tower's own image `processor`."""
     cache_gib: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 8.0
-    """Features of a frozen tower are kept, in 16 bits, where both splits need no more than this;
+    """Features of a frozen tower are kept, in 16 bits, where all splits need no more than this;
     otherwise, and from a stream, the tower runs each time. 0: never kept."""
     max_broken: Share = 0.01
     """Share of the samples read that may be broken before a fit stops (they are left out and
@@ -122,9 +127,10 @@ class TrainConfig:
     roles: Roles = field(default_factory=Roles)
     """Which parts learn."""
     validate_every: Whole = 50
-    """Steps between two looks at the held-out split; 0: only the evaluation at the end."""
+    """Steps between two looks at the split `val`, or `test` where the data has no `val`; 0: only
+    the evaluation at the end."""
     validate_images: Count = 64
-    """Held-out images of such a look, at most."""
+    """Images of such a look, at most."""
     log_every: Count = 10
     """Steps between two points of the training curves."""
     workers: Whole = 0
@@ -136,8 +142,10 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-    """How an arm is scored: greedy generation on the held-out split."""
+    """How an arm is scored: greedy generation on a held-out split."""
 
+    split: Literal["test", "val"] = "test"
+    """Which held-out split is answered: `test`, or `val` where something is chosen by the score."""
     images: Count | None = None
     """Held-out images, the first ones of the split; none: all of them."""
     batch: Count = 32
@@ -241,18 +249,27 @@ def parse_section(name: str, values: object, problems: list[Problem]) -> Any:
 def check_sizes(
     data: DataConfig, train: TrainConfig, evaluate: EvaluateConfig
 ) -> Iterator[Problem]:
-    """Problems: more asked for than the data has."""
+    """Problems: more asked for than the data has, or a split that it lacks."""
+    yield from lacking(data, evaluate.split, "evaluate.split")
     sizes = data.source.sizes()
     wanted = (
         ("train.images", train.images, "train", "images"),
         ("train.questions", train.questions, "questions", "questions an image"),
-        ("evaluate.images", evaluate.images or 0, "test", "held-out images"),
+        ("evaluate.images", evaluate.images or 0, evaluate.split, f"images of {evaluate.split}"),
     )
     for key, number, place, what in wanted:
         there = sizes.get(place, number)
         if number > there:
             message = f"{number} is more than data.{data.type}'s {there} {what}"
             yield Problem(message=message, key=key)
+
+
+def lacking(data: DataConfig, split: str, key: str | None = None) -> Iterator[Problem]:
+    """The problem of a split that the data lacks, and what to do."""
+    if split not in data.source.splits():
+        mend = f": {VAL[data.type]}" if split == "val" and data.type in VAL else ""
+        message = f"data.{data.type} has no split {split!r}{mend}"
+        yield Problem(message=message, key=key)
 
 
 def steps_of(data: DataConfig, train: TrainConfig, trainer: TrainerConfig) -> int | Problem:

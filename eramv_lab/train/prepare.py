@@ -32,8 +32,8 @@ def store(folder: str, runs: str, study: str, tags: Mapping[str, Any]) -> None:
 
 def data(folder: str, section: Mapping[str, Any], processes: int) -> None:
     """Make the shards of a `data:` section where they are missing."""
+    from eramv_lab.data.local import local_folders
     from eramv_lab.data.make import make_data
-    from eramv_lab.data.module import local_folder
     from eramv_lab.recipe.schema import parse_data
 
     problems: list[Problem] = []
@@ -43,7 +43,7 @@ def data(folder: str, section: Mapping[str, Any], processes: int) -> None:
     if config.type == "world":
         make_data(config.source, config.folder, processes=processes, shown=False)
     else:
-        local_folder(config, "test", shown=False)
+        local_folders(config, shown=False)
 
 
 def base(folder: str, recipe: Mapping[str, Any], seed: int, target_folder: str) -> None:
@@ -60,7 +60,7 @@ def base(folder: str, recipe: Mapping[str, Any], seed: int, target_folder: str) 
 
 
 def features(folder: str, plan: Mapping[str, Any]) -> None:
-    """Compute the tower's features of both splits where they are missing."""
+    """Compute the tower's features of all splits where they are missing."""
     import torch
 
     from eramv_lab.data.module import LabData

@@ -41,18 +41,18 @@ def row_of(
 
 
 def answer(lit: LitArm, data: LabData, progress: Progress | None = None) -> Evaluation:
-    """The model's answers to the held-out questions, as the recipe's `evaluate` says."""
-    settings, test = data.evaluate, data.examples("test")
-    count = min(settings.images or len(test), len(test))
+    """The model's answers to held-out questions, as the recipe's `evaluate` says."""
+    settings, part = data.evaluate, data.examples(data.evaluate.split)
+    count = min(settings.images or len(part), len(part))
     questions: list[Query] = []
     for index in range(count):
         try:
-            test.require(index)
-            asked = test.shards.questions(index)
+            part.require(index)
+            asked = part.shards.questions(index)
         except BrokenSample as error:
             data.note({error.key: error.reason})
             continue
-        key, pictured = test.shards.keys[index], test.shards.has_image(index)
+        key, pictured = part.shards.keys[index], part.shards.has_image(index)
         questions += queries(index, key, asked, pictured)
 
     def tell(done: int) -> None:
@@ -63,7 +63,7 @@ def answer(lit: LitArm, data: LabData, progress: Progress | None = None) -> Eval
     return evaluate(
         lit.model,
         questions,
-        test.images,
+        part.images,
         data.collator,
         batch=settings.batch * max(1, len(questions) // count),
         max_new_tokens=settings.max_new_tokens,

@@ -10,7 +10,7 @@ from eramv_lab.data.world.config import WorldConfig
 
 @pytest.fixture(scope="session")
 def world() -> WorldConfig:
-    return WorldConfig(train=40, test=10, questions=4, seed=7)
+    return WorldConfig(train=40, test=10, val=6, questions=4, seed=7)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from eramv_lab.data.collate import repeat_images
+from eramv_lab.data.features import size_of
 from eramv_lab.data.inspect import inspect
 from eramv_lab.data.module import LabData
 from eramv_lab.errors import UserError
@@ -63,6 +64,43 @@ def test_a_packed_arm_trains_on_features(arm):
     assert sum(len(b["input_ids"]) for b in data.val_dataloader()) == 5
 
 
+def test_validation_looks_at_val_and_no_other_split_has_its_scenes(arm):
+    data = LabData(arm(train={"validate_images": 64}), seed=0, shown=False)
+    assert data.looked_at == "val"
+    loader = data.val_dataloader()
+    assert loader.dataset.shards.split == "val"
+    assert sum(len(b["input_ids"]) for b in loader) == 6
+
+
+@pytest.mark.parametrize(
+    ("split", "stage", "opened"),
+    [
+        ("test", "fit", {"train", "val", "test"}),
+        ("val", "fit", {"train", "val"}),
+        ("val", "test", {"val"}),
+        ("val", None, {"train", "val", "test"}),
+    ],
+)
+def test_features_are_kept_of_every_split_that_is_read(arm, split, stage, opened):
+    tower = TinyVision(TinyVisionConfig(width=16, ffn=32, layers=1))
+    recipe = arm() | {"evaluate": {"split": split}}
+    data = LabData(recipe, seed=0, tower=tower, shown=False)
+    data.setup(stage)
+    assert data._examples.keys() == opened
+    assert all(part.store is not None for part in data._examples.values())
+
+
+def test_features_are_kept_of_all_splits_or_of_none(arm):
+    """Without `val` these would just have room."""
+    tower = TinyVision(TinyVisionConfig(width=16, ffn=32, layers=1))
+    data = LabData(arm(), seed=0, tower=tower, shown=False)
+    sizes = [size_of(data.examples(s).shards, data.spec.vision) for s in ("train", "test", "val")]
+    recipe = arm()
+    recipe["data"] = recipe["data"] | {"cache_gib": (sum(sizes) - 1) / 2**30}
+    small = LabData(recipe, seed=0, tower=tower, shown=False)
+    assert sum(sizes[:2]) < sum(sizes) and not small.cached()
+
+
 def test_an_unpacked_arm_trains_on_pixels(arm):
     learning = {"roles": {"vision": "full"}, "workers": 1}
     tower = TinyVision(TinyVisionConfig(width=16, ffn=32, layers=1))
@@ -96,11 +134,18 @@ def test_more_than_there_is_is_refused(arm, train, message):
         LabData(arm(train=train), seed=0, shown=False).train_dataloader()
 
 
+def test_more_images_than_the_split_that_is_answered_has(arm):
+    for split, images, there in (("test", 11, 10), ("val", 7, 6)):
+        recipe = arm() | {"evaluate": {"split": split, "images": images}}
+        with pytest.raises(UserError, match=f"{images} is more than data.world's {there}"):
+            LabData(recipe, seed=0, shown=False)
+
+
 @pytest.mark.parametrize("anchors", [{"type": "cls_topk", "count": 4}, "pool", "none"])
 def test_a_contact_sheet_of_any_arm(arm, anchors, tmp_path, capsys):
     band = {"start": 1, "length": 2}
     recipe = arm(anchors=anchors, band=band)
-    out = inspect(recipe, tmp_path / "a" / "sheet.png", split="test", count=3)
+    out = inspect(recipe, tmp_path / "a" / "sheet.png", split="val", count=3)
     with Image.open(out) as image:
         assert image.width > 600 and image.height > 400
     assert "majority" in capsys.readouterr().out

@@ -34,10 +34,17 @@ def test_another_seed_is_another_folder(world, tmp_path, folder):
     assert ShardDataset(other, "train").hash != ShardDataset(folder, "train").hash
 
 
+def test_how_many_of_val_are_drawn_changes_no_other_split(world, tmp_path, folder):
+    more = make_data(replace(world, val=9), tmp_path, processes=1)
+    same = [ShardDataset(f, split).hash for f in (more, folder) for split in ("train", "test")]
+    assert same[:2] == same[2:]
+    assert ShardDataset(more, "val").keys[:6] == ShardDataset(folder, "val").keys
+
+
 def test_manifest_tells_what_the_shards_hold(folder):
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["config"]["seed"] == 7
-    for split, scenes in (("train", 40), ("test", 10)):
+    for split, scenes in (("train", 40), ("test", 10), ("val", 6)):
         told = manifest["splits"][split]
         assert told["samples"] == scenes == len(ShardDataset(folder, split))
         assert told["questions"] == 4 * scenes == sum(told["types"].values())

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from eramv_lab.recipe.base import read_base
 from eramv_lab.recipe.diff import flatten
 from eramv_lab.recipe.resolve import load_recipe
 
@@ -42,6 +43,14 @@ def test_the_arms_of_the_main_recipe():
     assert arms["llava"].spec.dims().visual == 144 and not arms["llava"].spec.band
     assert len({arm.hash for arm in arms.values()}) == len(arms)
     assert len({arm.base_recipe.hash for arm in arms.values() if arm.base_recipe}) == 1
+
+
+def test_the_base_is_the_same_whatever_the_split_val():
+    """It draws scenes of its own: nobody need train it anew because searches got a split."""
+    path = Path("experiments/pretrain.yaml")
+    known = read_base(path).hash
+    assert read_base(path, ("world.val=10",)).hash == known
+    assert read_base(path, ("world.noise=9",)).hash != known
 
 
 def test_placement_costs_the_same_on_two_bases():

@@ -84,8 +84,9 @@ def test_hash_knows_results_alone(write):
         hash_of("train.lr=0.002"),
         hash_of("model.anchors.count=7"),
         hash_of("data.world.seed=1"),
+        hash_of("evaluate.split=val"),
     }
-    assert len(others | {same[0]}) == 4
+    assert len(others | {same[0]}) == 5
     arm = load_recipe("small.yaml").arms["main"]
     assert arm.with_seed(1).hash == arm.hash and arm.with_seed(1).plain["seed"] == 1
 

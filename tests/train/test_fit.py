@@ -27,7 +27,7 @@ model:
   language: {type: tiny}
   band: {start: 2, length: 2}
   bridge: low_rank
-data: {folder: FOLDER, world: {train: 12, test: 6, questions: 4}}
+data: {folder: FOLDER, world: {train: 12, test: 6, val: 4, questions: 4}}
 train: {steps: 4, images: 3, questions: 4, validate_every: 2, validate_images: 4, log_every: 1}
 evaluate: {batch: 2}
 trainer: {accelerator: cpu}
@@ -117,6 +117,18 @@ def test_the_saved_model_answers_the_same(folder: Path, finished: Path) -> None:
     after = list(scored.rows())
     assert [r["prediction"] for r in after] == [r["prediction"] for r in before]
     assert [r["nll"] for r in after] == pytest.approx([r["nll"] for r in before], abs=1e-2)
+
+
+def test_the_split_that_is_answered(folder: Path, finished: Path) -> None:
+    from eramv_lab.data.module import LabData
+
+    arm = fit(folder, "first").plan()["recipe"]
+    keys = {}
+    for split, images in (("test", 6), ("val", 4)):
+        data = LabData(arm | {"evaluate": arm["evaluate"] | {"split": split}}, seed=0, shown=False)
+        keys[split] = {row["key"] for row in answer(LitArm(arm, 0), data).rows()}
+        assert len(keys[split]) == 4 * images
+    assert not keys["test"] & keys["val"]
 
 
 def test_an_arm_starts_from_another(folder: Path, finished: Path) -> None:

@@ -33,7 +33,7 @@ model:
   band: {start: 2, length: 2}
   bridge: mlp
   prompt: question_first
-data: {folder: FOLDER, world: {train: 20, test: 4, questions: 2}}
+data: {folder: FOLDER, world: {train: 20, test: 4, val: 4, questions: 2}}
 train:
   steps: 4
   optimizer: adamw

@@ -30,7 +30,7 @@ model:
   connector: mlp2x_gelu
   language: tiny
   band: {start: 2, length: 1}
-data: {folder: FOLDER, world: {train: 20, test: 4, questions: 2}}
+data: {folder: FOLDER, world: {train: 20, test: 4, val: 4, questions: 2}}
 train:
   steps: 9
   images: 4

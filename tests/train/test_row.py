@@ -21,7 +21,7 @@ model:
   language: tiny
   band: {start: 2, length: 2}
   bridge: mlp
-data: {folder: FOLDER, world: {train: 20, test: 4, questions: 2}}
+data: {folder: FOLDER, world: {train: 20, test: 4, val: 4, questions: 2}}
 train: {images: 4, questions: 2, roles: {vision: full}}
 trainer: {accelerator: cpu}
 """

@@ -21,7 +21,7 @@ model:
   anchors: {type: cls_topk, count: 4}
   connector: mlp2x_gelu
   language: tiny
-data: {folder: DATA, world: {train: 20, test: 4, questions: 2}}
+data: {folder: DATA, world: {train: 20, test: 4, val: 4, questions: 2}}
 train:
   steps: 40
   images: 4

@@ -61,6 +61,8 @@ class WorldConfig:
     """Images of the training split."""
     test: int = 300
     """Images of the held-out split."""
+    val: int = 150
+    """Images of the split that validation and searches look at."""
     seed: int = 0
     """Seed of every scene and question; splits of one seed never share a scene."""
 
@@ -98,7 +100,7 @@ class WorldConfig:
                 yield f"mix.{name} is {share}, must not be negative"
         if not any(share > 0 for share in self.mix.values()):
             yield "mix is empty: no question type has a share above 0"
-        for name in ("questions", "train", "test"):
+        for name in ("questions", "train", "test", "val"):
             if getattr(self, name) < 1:
                 yield f"{name} is {getattr(self, name)}, must be at least 1"
         if self.seed < 0:
@@ -106,7 +108,11 @@ class WorldConfig:
 
     def sizes(self) -> dict[str, int]:
         """Samples of each split, and questions of a sample."""
-        return {"train": self.train, "test": self.test, "questions": self.questions}
+        return {s: getattr(self, s) for s in (*self.splits(), "questions")}
+
+    def splits(self) -> tuple[str, ...]:
+        """The splits that there are."""
+        return ("train", "test", "val")
 
     def types(self) -> list[str]:
         """Question types of the splits."""

@@ -28,10 +28,10 @@ def test_a_scene_is_the_same_each_time_and_another_for_another_key() -> None:
 def test_splits_share_no_scene() -> None:
     seen = {
         make_scene(WORLD, split, i).image.tobytes()
-        for split in ("train", "test", "base", "base-test")
+        for split in ("train", "test", "val", "base", "base-test")
         for i in range(50)
     }
-    assert len(seen) == 200
+    assert len(seen) == 250
 
 
 def test_objects_are_apart_unique_and_inside() -> None:
@@ -82,6 +82,7 @@ def test_hardness_keys_change_the_scene() -> None:
         ({"mix": {"digits": 1.0}}, "digits"),
         ({"mix": {"digit": 0.0}}, "mix"),
         ({"train": 0}, "train"),
+        ({"val": 0}, "val"),
         ({"seed": -1}, "seed"),
     ],
 )
