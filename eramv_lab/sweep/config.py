@@ -11,7 +11,7 @@ from pydantic import Field
 
 from eramv_lab.errors import Problem
 from eramv_lab.recipe.parse import choice, parse_config
-from eramv_lab.recipe.schema import METRICS, Count, Positive
+from eramv_lab.recipe.schema import METRICS, Count
 from eramv_lab.sweep.domains import Domain, parse_domain
 
 BUDGETS = ("prefill", "training", "parameters", "kv")
@@ -27,9 +27,9 @@ KEYS = (
 class Heartbeat:
     """How a trial whose worker is gone is found out."""
 
-    every: Positive = 30.0
+    every: Count = 30
     """Seconds between two signs of life of a running trial."""
-    grace: Positive = 120.0
+    grace: Count = 120
     """Seconds without one after which the trial is given to another worker."""
 
 

@@ -47,7 +47,7 @@ class Range:
         if self.whole:
             return range(int(self.low), int(self.high) + 1, int(self.step or 1))
         if self.step:
-            count = int(math.floor((self.high - self.low) / self.step + 1e-9)) + 1
+            count = math.floor((self.high - self.low) / self.step + 1e-9) + 1
             return [round(self.low + i * self.step, 12) for i in range(count)]
         return [self.at(i / (STEPS - 1)) for i in range(STEPS)]
 

@@ -125,7 +125,7 @@ def _values(
 ) -> dict[str, Any] | None:
     """The values of the space that make the same arm; None where none do."""
     values: dict[str, Any] = {}
-    for key, domain in space.domains.items():
+    for key in space.domains:
         place: Any = data
         for part in key.split("."):
             place = place.get(part) if isinstance(place, Mapping) else None

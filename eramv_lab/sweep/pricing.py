@@ -65,6 +65,13 @@ class Pricer:
         look = self.look(changes)
         return look is not None and all(v <= 0 for v in look.excess(self.limits).values())
 
+    def model_of(self, changes: Mapping[str, Any]) -> str:
+        """The same text for settings that make the same model at the same training."""
+        look = self.look(changes)
+        if look is None:
+            return json.dumps(changes, sort_keys=True)
+        return f"{look.model} {look.costs['training']:.0f}"
+
     def _look(self, changes: Mapping[str, Any]) -> Look | None:
         problems: list[Problem] = []
         node = merge(self.document.shared, changes_of(changes))

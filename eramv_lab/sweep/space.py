@@ -37,6 +37,8 @@ class Space:
     domains: Mapping[str, Domain]
     bound: frozenset[str]
     fits: Callable[[Mapping[str, Any]], bool]
+    model_of: Callable[[Mapping[str, Any]], str]
+    """The same text for bound values that make the same model."""
 
     @property
     def keys(self) -> list[str]:
@@ -98,16 +100,10 @@ class Space:
 
     def holds(self, values: Mapping[str, Any]) -> bool:
         """Whether these values are a feasible point of the space."""
-        for key, domain in self.domains.items():
-            if key not in values:
-                return False
-            value = values[key]
-            if isinstance(domain, Choices):
-                if value not in domain.values:
-                    return False
-            elif type(value) not in (int, float) or not domain.low <= value <= domain.high or ((domain.whole or domain.step) and value not in domain.values()):
-                return False
-        return self._fits(values)
+        named = all(key in values for key in self.domains)
+        return (
+            named and all(_in(d, values[k]) for k, d in self.domains.items()) and self._fits(values)
+        )
 
     def corners(self) -> Iterator[Values]:
         """The ends of all bound ranges and all choices, feasible or not; at most so many."""
@@ -129,20 +125,23 @@ class Space:
             return [value for value in domain.values if possible(value)]
         return _run(domain.values(), possible)
 
+    def identity(self, values: Mapping[str, Any]) -> str:
+        """The same text for settings that are the same in effect."""
+        free = {key: values[key] for key in self.domains if key not in self.bound}
+        return name_of({"model": self.model_of(self._decided(values)), **free})
+
     def count(self) -> int | None:
         """How many points there are; None where they are not counted."""
         if any(not _countable(self.domains[key]) for key in self.domains):
             return None
-        total = looked = 0
-        free = 1
+        total, free = 0, 1
         for key in self.domains.keys() - self.bound:
             free *= len(_listed(self.domains[key]))
         *heads, last = self._bound_keys() or [None]
         if last is None:
             return free
-        for before in self._prefixes(heads):
-            looked += 1
-            if looked > COUNTABLE:
+        for looked, before in enumerate(self._prefixes(heads)):
+            if looked >= COUNTABLE:
                 return None
             domain = self.domains[last]
             largest = isinstance(domain, Range) and domain.largest
@@ -180,7 +179,10 @@ class Space:
         return any(self._fits({**before, **dict(zip(rest, c, strict=True))}) for c in corners)
 
     def _fits(self, values: Mapping[str, Any]) -> bool:
-        return self.fits({key: values[key] for key in self.domains if key in self.bound})
+        return self.fits(self._decided(values))
+
+    def _decided(self, values: Mapping[str, Any]) -> Values:
+        return {key: values[key] for key in self.domains if key in self.bound}
 
 
 def name_of(values: Mapping[str, Any]) -> str:
@@ -206,6 +208,14 @@ def _run(values: Sequence[Any], possible: Callable[[Any], bool]) -> Sequence[Any
         else:
             high = middle
     return values[:high] if first else values[high:]
+
+
+def _in(domain: Domain, value: Any) -> bool:
+    if isinstance(domain, Choices):
+        return value in domain.values
+    if type(value) not in (int, float) or not domain.low <= value <= domain.high:
+        return False
+    return value in domain.values() if domain.whole or domain.step else True
 
 
 def _free(domain: Domain, place: float | int) -> Any:
