@@ -70,7 +70,7 @@ def readable(url: str) -> Iterator[None]:
         where = url.partition("///")[2] if url.startswith("sqlite") else public(url)
         said = str(error.__cause__ or error).split("\n", 1)[0]
         if "locked" in str(error) + said:
-            said = f"another program has locked it for {PATIENCE_S} s; end it, then the same command goes on"
+            said = f"another program has locked it for {PATIENCE_S} s; end that one first"
         raise LabError(f"{where}: {said}") from error
 
 

@@ -23,6 +23,8 @@ class Progress:
     def __init__(self, folder: Path | None, every_s: float = 1.0) -> None:
         self.file, self.every_s = folder and folder / "progress.json", every_s
         self.state: dict[str, Any] = {"phase": "start", "done": 0.0}
+        self.began, self.first_step_s = time.perf_counter(), 0.0
+        """When it began, and the seconds from there to the first step of training."""
         self._written = 0.0
 
     def tell(self, *, now: bool = False, **state: Any) -> None:
@@ -43,6 +45,13 @@ class Report(Callback):
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Before each batch."""
+        if not self.progress.first_step_s:
+            self.progress.first_step_s = time.perf_counter() - self.progress.began
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

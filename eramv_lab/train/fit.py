@@ -23,10 +23,11 @@ from eramv_lab.train import checkpoint, ranks
 from eramv_lab.train.callbacks import TRAIN_SHARE, Progress, Report
 from eramv_lab.train.environment import environment
 from eramv_lab.train.files import write_json, write_jsonl, write_text
+from eramv_lab.train.judged import Judged, Pruned, judge_of
 from eramv_lab.train.module import LitArm
-from eramv_lab.train.plan import drop_checkpoints
+from eramv_lab.train.plan import PRUNED, drop_checkpoints
 from eramv_lab.train.resume import Resume, left, load_weights
-from eramv_lab.train.row import answer, row_of
+from eramv_lab.train.row import answer, priced, row_of
 from eramv_lab.train.stop import Stopped, StopSignal
 from eramv_lab.train.tracked import Tracked
 from eramv_lab.train.trainer import make_trainer
@@ -39,11 +40,13 @@ def fit_one(run_dir: Path | str, plan: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         plan: `study`, `arm`, `seed`, `hash`, `recipe` (the resolved arm), `start` (folder of a
-            `base` or an `arm`), and `track`, a file that names the study's MLflow run, if any.
+            `base` or an `arm`), and `track`, a file that names the study's MLflow run, if any;
+            of a trial also `judge`, who may end it early (`train.judged`).
 
     Where the folder holds a checkpoint, the fit goes on from the newest one that is whole. One of
     several processes of a fit calls this too; only the first one writes, the others return {}.
-    An exception leaves `error.txt` and no result. What goes wrong in MLflow is a warning.
+    An exception leaves `error.txt` and no result; one that the judge has ended leaves `pruned.json`
+    instead, which is returned. What goes wrong in MLflow is a warning.
     """
     folder = Path(run_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -53,13 +56,17 @@ def fit_one(run_dir: Path | str, plan: Mapping[str, Any]) -> dict[str, Any]:
         raise FileExistsError(f"{folder} has a result, which is never overwritten")
     state = checkpoint.newest(folder, hash=plan["hash"], seed=plan["seed"])
     if ranks.rank() > 0:
-        with _no_room(folder):
+        with _no_room(folder), contextlib.suppress(Pruned):
             train(folder, plan, state, None, Progress(None))
         return {}
     tracked = Tracked(folder, plan, goes_on=state is not None)
     try:
         with _no_room(folder):
             result = _fit(folder, plan, state, tracked)
+    except Pruned as pruned:
+        told = _pruned(folder, plan, pruned)
+        tracked.end({"row": told["row"]}, tags={"eramv.state": "pruned"})
+        return told
     except BaseException as error:
         if not isinstance(error, Stopped):
             with contextlib.suppress(OSError):
@@ -99,7 +106,7 @@ def _fit(
     write_jsonl(folder / "predictions.jsonl", scored.rows())
     progress.tell(phase="measure", done=0.98)
     with trainer.precision_plugin.forward_context():
-        row, cost, timed = row_of(lit, data, scored, arm["cost"], ranks.world())
+        row, cost, timed = row_of(lit, data, scored, arm, ranks.world())
     row["seconds"] = round(time.perf_counter() - began + (state or {}).get("seconds", 0.0), 2)
     result = {
         "schema": SCHEMA,
@@ -115,6 +122,7 @@ def _fit(
         "started": about["started"],
         "finished": _now(),
         "stints": about["stints"],
+        "first_step_seconds": round(progress.first_step_s, 3),
         "mlflow_run_id": tracked.run_id,
     }
     write_json(folder / "result.json", result)
@@ -155,7 +163,8 @@ def train(
             stop=stop,
             about=about or {},
         )
-        callbacks: list[Callback] = [resume, Report(progress)]
+        judged = Judged(judge_of(plan.get("judge")))
+        callbacks: list[Callback] = [resume, Report(progress), judged]
         trainer = make_trainer(arm, writer, callbacks)
         if done < steps:
             data.require_labels()
@@ -166,6 +175,17 @@ def train(
     for broken in ranks.gather(data.broken):
         data.broken |= broken
     return lit, data, trainer
+
+
+def _pruned(folder: Path, plan: Mapping[str, Any], pruned: Pruned) -> dict[str, Any]:
+    """What is known of a fit that was ended early: its price, and what the last look found."""
+    arm = plan["recipe"]
+    row = priced(arm) | {name.removeprefix("val/"): v for name, v in pruned.found.items()}
+    told = {"schema": SCHEMA, "hash": plan["hash"], "seed": plan["seed"], "step": pruned.step}
+    told |= {"row": row}
+    write_json(folder / PRUNED, told)
+    drop_checkpoints(folder)
+    return told
 
 
 @contextlib.contextmanager

@@ -20,6 +20,8 @@ FIT = "eramv_lab.train.fit:fit_one"
 PREPARE = "eramv_lab.train.prepare"
 CHECKPOINTS, CHECKPOINT = "checkpoints", re.compile(r"step-(\d+)\.pt")
 """Folder of a fit's checkpoints, and the name of each."""
+PRUNED = "pruned.json"
+"""What a fit that was ended early leaves in place of a result."""
 FOLDER = re.compile(r".+-s\d+-[0-9a-f]{8}")
 
 
@@ -140,8 +142,9 @@ def checkpoint_steps(folder: Path) -> list[int]:
 
 
 def drop_checkpoints(folder: Path) -> None:
-    """Remove the checkpoints of a fit that has its result."""
-    if (folder / "result.json").exists() and (folder / CHECKPOINTS).is_dir():
+    """Remove the checkpoints of a fit that has its result, or was ended early."""
+    ended = (folder / "result.json").exists() or (folder / PRUNED).exists()
+    if ended and (folder / CHECKPOINTS).is_dir():
         shutil.rmtree(folder / CHECKPOINTS)
 
 

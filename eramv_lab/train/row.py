@@ -11,7 +11,9 @@ from eramv_lab.cost.measure import measure
 from eramv_lab.data.collate import IGNORED
 from eramv_lab.data.module import LabData
 from eramv_lab.data.shards import Asked, BrokenSample
+from eramv_lab.errors import Problem, UserError
 from eramv_lab.evaluate.generate import Evaluation, Query, evaluate, queries
+from eramv_lab.recipe.model_spec import parse_model
 from eramv_lab.train.callbacks import TRAIN_SHARE, Progress
 from eramv_lab.train.module import LitArm
 
@@ -19,22 +21,45 @@ SAMPLED = 64
 """Training images whose rows are counted for the price of training."""
 
 
-def row_of(
-    lit: LitArm, data: LabData, scored: Evaluation, costs: Mapping[str, Any], devices: int
-) -> tuple[dict[str, Any], Cost, dict[str, Any]]:
-    """The row (without `seconds`), the price that it is taken from, and what else was measured."""
-    text, batch = costs["text_tokens"], costs["batch"]
-    cost = price(lit.spec, text_tokens=text, batch=batch, train=lit.roles)
-    timed = asdict(measure(lit.model, text, batch))
-    row = {
-        **_score(scored),
+def price_of(arm: Mapping[str, Any]) -> Cost:
+    """The closed-form price of a resolved arm. Raises UserError for a model that is not sound."""
+    problems: list[Problem] = []
+    spec = parse_model(arm["model"], problems)
+    if spec is None:
+        raise UserError(problems)
+    costs = arm["cost"]
+    roles = arm["train"]["roles"]
+    return price(spec, text_tokens=costs["text_tokens"], batch=costs["batch"], train=roles)
+
+
+def priced(arm: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of a row that are known before anything is trained."""
+    return _priced(price_of(arm))
+
+
+def _priced(cost: Cost) -> dict[str, Any]:
+    return {
         "prefill_tflops": cost.prefill / 1e12,
-        "train_pflops": training_flops(lit, data, devices) / 1e15,
-        "parameters": sum(total for total, _ in lit.counts.values()),
-        "trainable": sum(learning for _, learning in lit.counts.values()),
+        "parameters": cost.parameters,
+        "trainable": cost.trainable,
         "visual_tokens": cost.visual_tokens,
         "fine_tokens": cost.fine_tokens,
         "kv_mib": cost.kv_bytes / 2**20,
+    }
+
+
+def row_of(
+    lit: LitArm, data: LabData, scored: Evaluation, arm: Mapping[str, Any], devices: int
+) -> tuple[dict[str, Any], Cost, dict[str, Any]]:
+    """The row (without `seconds`), the price that it is taken from, and what else was measured."""
+    cost, costs = price_of(arm), arm["cost"]
+    timed = asdict(measure(lit.model, costs["text_tokens"], costs["batch"]))
+    row = {
+        **_score(scored),
+        **_priced(cost),
+        "train_pflops": training_flops(lit, data, devices) / 1e15,
+        "parameters": sum(total for total, _ in lit.counts.values()),
+        "trainable": sum(learning for _, learning in lit.counts.values()),
         **{name: timed.pop(name) for name in ("latency_ms", "latency_spread_ms", "peak_mib")},
     }
     return row, cost, timed
