@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,11 +17,19 @@ from rich.table import Column, Table
 
 from eramv_lab.data.files import locked, progress
 from eramv_lab.data.packing import Job, pack, pack_apart
-from eramv_lab.data.planning import SPLITS, Plan, first_of, left_out, nothing, read_plan, reasons
+from eramv_lab.data.planning import (
+    SHARES,
+    Plan,
+    first_of,
+    left_out,
+    nothing,
+    read_plan,
+    reasons,
+)
 from eramv_lab.data.shards import MANIFEST, Manifest, ShardInfo, sha256_of
 from eramv_lab.errors import LabError, Problem, UserError
 
-HOLD_OUT, SHARD_SIZE = 0.02, 1000
+HOLD_OUT, VAL_SHARE, SHARD_SIZE = 0.02, 0.01, 1000
 
 
 def import_llava(
@@ -31,6 +39,8 @@ def import_llava(
     *,
     test: Path | None = None,
     hold_out: float = HOLD_OUT,
+    val: Path | None = None,
+    val_share: float = VAL_SHARE,
     processes: int | None = None,
     shard_size: int = SHARD_SIZE,
     shown: bool = True,
@@ -39,18 +49,24 @@ def import_llava(
     """Turn a training JSON in LLaVA's form and its images into a folder of shards, `out`.
 
     The split `test` is that of the file `test`, or the share `hold_out` of all images, chosen by
-    a hash of their paths: no image is in both. Samples that cannot be used are left out and named
-    in the manifest. Work lies beside `out` until all of it is done; the same call goes on where
-    the last one was cut off, and does nothing where all is done. The same input gives the same
-    bytes, whatever the number of processes (default: one per CPU, at most eight).
+    a hash of their paths: no image is in both. Likewise `val` is that of its file or the share
+    `val_share`, 0 for none. Samples that cannot be used are left out and named in the manifest.
+    Work lies beside `out` until all of it is done; the same call goes on where the last one was
+    cut off, and does nothing where all is done. The same input gives the same bytes, whatever the
+    number of processes (default: one per CPU, at most eight).
 
     Returns `out`. Raises UserError for bad input, where nothing can be kept, and where `out` holds
     something else; LabError where writing fails.
     """
-    _check(file, images, out, test, hold_out, shard_size)
+    files = {split: one for split, one in (("test", test), ("val", val)) if one is not None}
+    shares = {"test": hold_out, "val": val_share}
+    shares = {split: share for split, share in shares.items() if split not in files}
+    _check(file, images, out, files, shares, shard_size)
+    if shares.get("val") == 0:
+        del shares["val"]
     console = console or Console()
     root = os.path.realpath(images)
-    plan = read_plan(file, test, root, hold_out=hold_out, shard_size=shard_size)
+    plan = read_plan(file, files, root, shares=shares, shard_size=shard_size)
     with locked(out):
         if _stands(out, plan):
             text = f"{out} is this import already: nothing to do"
@@ -68,18 +84,26 @@ def import_llava(
 
 
 def _check(
-    file: Path, images: Path, out: Path, test: Path | None, hold_out: float, shard_size: int
+    file: Path,
+    images: Path,
+    out: Path,
+    files: Mapping[str, Path],
+    shares: Mapping[str, float],
+    shard_size: int,
 ) -> None:
-    files = [one for one in (file, test) if one is not None and not one.is_file()]
-    problems = [Problem(message="there is no such file", file=str(one)) for one in files]
+    missing = [one for one in (file, *files.values()) if not one.is_file()]
+    problems = [Problem(message="there is no such file", file=str(one)) for one in missing]
     if not images.is_dir():
         problems.append(Problem(message="there is no such folder of images", file=str(images)))
     if out.exists() and not out.is_dir():
         problems.append(Problem(message="is a file, expected a new folder", file=str(out)))
-    if not 0 < hold_out < 1:
-        problems.append(
-            Problem(message=f"hold-out is {hold_out}, expected a share between 0 and 1")
-        )
+    wrong = {s: n for s, n in shares.items() if not (0 < n < 1 or (s, n) == ("val", 0))}
+    for split, share in wrong.items():
+        what = SHARES[split].replace("_", "-")
+        problems.append(Problem(message=f"{what} is {share}, expected a share between 0 and 1"))
+    if not wrong and (both := sum(shares.values())) >= 1:
+        text = f"hold-out and val-share are {both:g} together and leave nothing to train on"
+        problems.append(Problem(message=text))
     if shard_size < 1:
         problems.append(Problem(message=f"shard-size is {shard_size}, expected at least 1"))
     if problems:
@@ -161,7 +185,8 @@ def _whole(job: Job) -> bool:
 
 def _finish(plan: Plan, work: Path, out: Path) -> Manifest:
     """Put the manifest beside the shards and the folder in its place."""
-    splits: dict[str, list[ShardInfo]] = {split: [] for split in SPLITS}
+    wanted = [s for s, items in plan.items.items() if items or s != "val" or s in plan.config]
+    splits: dict[str, list[ShardInfo]] = {split: [] for split in wanted}
     items = {item.number: item for items in plan.items.values() for item in items}
     skipped = dict(plan.skipped)
     for note in sorted(work.glob("*.json")):
@@ -204,5 +229,5 @@ def _tell(manifest: Manifest, out: Path, plan: Plan, root: str, console: Console
     if manifest.skipped:
         lines.append(f"What was left out, with ids and reasons: {out / MANIFEST}, 'skipped'.")
     if shared := plan.shared(root):
-        lines.append(f"{shared:,} images are in both splits: the files say so.")
+        lines.append(f"{shared:,} images are in more than one split: the files say so.")
     console.print("\n".join(lines), soft_wrap=True, markup=False, highlight=False)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,10 @@ from eramv_lab.data.formats.conversation import Conversation, Unusable
 from eramv_lab.data.packing import Item, read_image
 from eramv_lab.errors import UserError
 
-SPLITS = ("train", "test")
+SPLITS = ("train", "test", "val")
+HELD_OUT = SPLITS[1:]
+SHARES = {"test": "hold_out", "val": "val_share"}
+"""What the share of a held-out split is called."""
 Skipped = dict[str, str]
 """`id`, `file` and `reason` of a sample that was left out."""
 
@@ -36,37 +40,41 @@ class Plan:
     """What each is called; unique."""
 
     def shared(self, root: str) -> int:
-        """Images that are in both splits: none, unless the files say so."""
-        names = ({i.said.image for i in self.items[split]} - {None} for split in SPLITS)
-        train, test = ({_same(root, name) for name in split if name} for split in names)
-        return len(train & test)
+        """Images that are in more than one split: none, unless the files say so."""
+        names = ({i.said.image for i in items} - {None} for items in self.items.values())
+        splits = ({_same(root, name) for name in split if name} for split in names)
+        return sum(count > 1 for count in Counter(itertools.chain(*splits)).values())
 
 
 def read_plan(
-    file: Path, test: Path | None, root: str, *, hold_out: float, shard_size: int
+    file: Path,
+    files: Mapping[str, Path],
+    root: str,
+    *,
+    shares: Mapping[str, float],
+    shard_size: int,
 ) -> Plan:
     """The plan of an import of LLaVA's JSON. Raises UserError where nothing in it can be used.
 
-    `root`: the real path of the image folder.
+    `root`: the real path of the image folder. `files`, `shares`: by held-out split, its own file
+    or the share of all images that it takes of `file`.
     """
     config: dict[str, Any] = {"format": "llava", "shard_size": shard_size}
-    plan, counts = Plan(config), []
-    for place, one in zip(("file", "test"), filter(None, (file, test)), strict=False):
+    plan, chosen = Plan(config), dict[int, str]()
+    for place, one in {"file": file, **files}.items():
         content = one.read_bytes()
         config[place] = {"name": one.name, "sha256": hashlib.sha256(content).hexdigest()}
-        entries = llava.read_list(one, content)
-        _parse(entries, sum(counts), plan)
-        counts.append(len(entries))
+        first, entries = len(plan.names), llava.read_list(one, content)
+        _parse(entries, first, plan)
+        if place in files:
+            chosen |= dict.fromkeys(range(first, first + len(entries)), place)
     if not plan.said:
         raise nothing(file, plan.skipped.values())
     config["images"] = _sizes(plan.said.values(), root)
-    if test is None:
-        config["hold_out"] = hold_out
-        chosen = _held_out(plan, hold_out, root)
-    else:
-        chosen = {number for number in plan.said if number >= counts[0]}
+    config |= {SHARES[split]: share for split, share in shares.items()}
+    chosen |= _held_out(plan, chosen, shares, root)
     for number, said in plan.said.items():
-        split = SPLITS[number in chosen]
+        split = chosen.get(number, "train")
         key = f"{split}-{len(plan.items[split]):06d}"
         plan.items[split].append(Item(number=number, key=key, name=plan.names[number], said=said))
     return plan
@@ -105,11 +113,15 @@ def _sizes(all_said: Iterable[Conversation], root: str) -> str:
     return digest.hexdigest()
 
 
-def _held_out(plan: Plan, share: float, root: str) -> set[int]:
-    """Numbers of the test split: all samples of the images whose hash is small.
+def _held_out(
+    plan: Plan, taken: Mapping[int, str], shares: Mapping[str, float], root: str
+) -> dict[int, str]:
+    """The split of each sample that is held out: all those of the images whose hash is small.
 
-    So many more, by their hashes, that one sample at least can be used, with an image if there
-    are any.
+    The splits follow one another in the order of the hashes, so that `test` is the same whatever
+    `val` takes. Each takes so many more that one sample at least can be used, with an image if
+    there are any; `val` is empty where it cannot. No image that a file of its own has `taken` is
+    held out.
     """
     groups: dict[str, list[int]] = {}
     for number, said in plan.said.items():
@@ -117,18 +129,28 @@ def _held_out(plan: Plan, share: float, root: str) -> set[int]:
         if said.image is not None:
             group = f"image {_same(root, said.image)}"
         groups.setdefault(group, []).append(number)
+    groups = {g: numbers for g, numbers in groups.items() if taken.keys().isdisjoint(numbers)}
     marks = {group: hashlib.sha256(group.encode()).digest()[:8] for group in groups}
-    limit = int(share * 2**64).to_bytes(8)
     order = sorted(groups, key=marks.__getitem__)
-    count = sum(mark < limit for mark in marks.values())
-    pictured = any(said.image is not None for said in plan.said.values())
-    usable = (
-        place
-        for place, group in enumerate(order)
-        if (not pictured or group.startswith("image ")) and _usable(plan, groups[group][0], root)
-    )
-    count = max(count, next(usable, 0) + 1)
-    return {number for group in order[:count] for number in groups[group]}
+    chosen: dict[int, str] = {}
+    first, share = 0, 0.0
+    for split in filter(shares.__contains__, HELD_OUT):
+        share += shares[split]
+        limit = int(share * 2**64).to_bytes(8)
+        last = sum(mark < limit for mark in marks.values())
+        end = len(order) - (split == "val")  # `val` leaves something to train on
+        pictured = any(group.startswith("image ") for group in order[first:end])
+        usable = (
+            place
+            for place, group in enumerate(order[first:end], first)
+            if (not pictured or group.startswith("image "))
+            and _usable(plan, groups[group][0], root)
+        )
+        one = next(usable, None if split == "val" else first)
+        last = first if one is None else min(max(last, one + 1), end)
+        chosen |= {n: split for group in order[first:last] for n in groups[group]}
+        first = last
+    return chosen
 
 
 def _same(root: str, image: str) -> str:

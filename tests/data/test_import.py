@@ -16,9 +16,11 @@ from eramv_lab.data import importing, packing
 from eramv_lab.data.formats import llava
 from eramv_lab.data.formats.conversation import Unusable
 from eramv_lab.data.importing import import_llava
+from eramv_lab.data.planning import SPLITS
 from eramv_lab.data.reader import ShardDataset
 from eramv_lab.data.shards import Manifest
-from eramv_lab.errors import LabError, UserError
+from eramv_lab.errors import LabError, Problem, UserError
+from eramv_lab.recipe.schema import EvaluateConfig, TrainConfig, check_sizes, parse_data
 
 
 def turns(*texts: str) -> list[dict[str, str]]:
@@ -73,7 +75,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def kept(folder: Path) -> dict[str, tuple]:
     """Image and questions of every sample by the id that its questions carry."""
     found = {}
-    for split in ("train", "test"):
+    for split in Manifest.load(folder).splits:
         dataset = ShardDataset(folder, split, verify=True)
         for index in range(len(dataset)):
             one = dataset[index]
@@ -103,16 +105,17 @@ def test_turns_keys_and_types(imported):
         ("plain.jpg-0", "What is left?", "Red.", "coco", False),
         ("plain.jpg-1", "And right?", "Blue.", "coco", True),
     ]
-    assert one.key.startswith(("train-0", "test-0"))
+    assert one.key.startswith(("train-0", "test-0", "val-0"))
 
 
 def test_the_manifest_counts(imported, source):
     plain = json.loads((imported / "manifest.json").read_text())
-    train, test = plain["splits"]["train"], plain["splits"]["test"]
-    assert train["samples"] + test["samples"] == len(GOOD) + 1
-    assert train["images"] + test["images"] == len(GOOD)
-    assert train["questions"] + test["questions"] == 2 * len(GOOD) + 1
-    assert test["samples"] >= 1 and set(train["types"]) | set(test["types"]) == {"coco", "text"}
+    splits = plain["splits"].values()
+    wanted = {"samples": len(GOOD) + 1, "images": len(GOOD), "questions": 2 * len(GOOD) + 1}
+    for what, count in wanted.items():
+        assert sum(split[what] for split in splits) == count
+    assert all(split["samples"] >= 1 for split in splits) and plain["splits"].keys() == {*SPLITS}
+    assert {kind for split in splits for kind in split["types"]} == {"coco", "text"}
     assert str(source) not in json.dumps(plain)
 
 
@@ -133,21 +136,83 @@ def test_an_image_that_many_samples_share_is_in_one_split(source, tmp_path):
     samples = [sample(f"coco/{name}", id=f"{name}{n}") for n in range(3) for name in GOOD]
     (tmp_path / "a.json").write_text(json.dumps(samples))
     out = run(source, tmp_path / "own", file=tmp_path / "a.json", hold_out=0.4)
-    splits: dict[str, set[str]] = {"train": set(), "test": set()}
+    splits: dict[str, set[str]] = {split: set() for split in SPLITS}
     for name, (split, _) in kept(out).items():
         splits[split].add(name[:-1])
-    assert len(splits["train"] | splits["test"]) == len(GOOD)
-    assert splits["train"] and splits["test"] and not splits["train"] & splits["test"]
+    assert all(splits.values()) and len(set.union(*splits.values())) == len(GOOD)
+    assert sum(map(len, splits.values())) == len(GOOD)
 
 
 def test_a_test_file_is_the_held_out_split(source, tmp_path, capsys):
     (tmp_path / "a.json").write_text(json.dumps([sample("coco/grey.png"), sample("coco/bits.png")]))
     (tmp_path / "b.jsonl").write_text("\n".join(map(json.dumps, [sample("coco/bits.png")] * 2)))
-    files = {"file": tmp_path / "a.json", "test": tmp_path / "b.jsonl"}
+    files = {"file": tmp_path / "a.json", "test": tmp_path / "b.jsonl", "val_share": 0}
     out = run(source, tmp_path / "own", **files, console=None)
     assert (len(ShardDataset(out, "train")), len(ShardDataset(out, "test"))) == (2, 2)
     assert kept(out).keys() == {"#1", "#2", "#1~2", "#2~2"}
-    assert "1 images are in both splits" in capsys.readouterr().out
+    assert "1 images are in more than one split" in capsys.readouterr().out
+
+
+def named(folder: Path, split: str) -> set[str]:
+    return {name for name, (where, _) in kept(folder).items() if where == split}
+
+
+def test_val_is_taken_of_what_would_be_trained_on(source, imported, tmp_path):
+    none, large = (run(source, tmp_path / str(n), val_share=n) for n in (0, 0.4))
+    assert Manifest.load(none).splits.keys() == {"train", "test"}
+    assert "val_share" not in Manifest.load(none).config
+    assert named(none, "test") == named(imported, "test") == named(large, "test")
+    assert len(named(imported, "val")) == 1 and named(imported, "val") < named(large, "val")
+    assert named(large, "train") < named(imported, "train") < named(none, "train")
+
+
+def test_val_of_a_file_of_its_own(source, tmp_path):
+    """No image of it is held out as `test`, though all else of the first file may be."""
+    names = [f"coco/{name}" for name in sorted(GOOD)]
+    (tmp_path / "a.json").write_text(json.dumps([sample(n, id=f"a{n}") for n in names]))
+    (tmp_path / "b.json").write_text(json.dumps([sample(n, id=f"b{n}") for n in names[3:]]))
+    files = {"file": tmp_path / "a.json", "val": tmp_path / "b.json"}
+    out = run(source, tmp_path / "own", **files, hold_out=0.01)
+    assert named(out, "val") == {f"b{n}" for n in names[3:]}
+    assert len(named(out, "test")) == 1 and named(out, "test") < {f"a{n}" for n in names[:3]}
+
+
+def test_val_shares_no_image_with_a_test_file(source, tmp_path):
+    names = [f"coco/{name}" for name in sorted(GOOD)]
+    (tmp_path / "a.json").write_text(json.dumps([sample(n, id=f"a{n}") for n in names]))
+    (tmp_path / "b.json").write_text(json.dumps([sample(n, id=f"b{n}") for n in names[3:]]))
+    files = {"file": tmp_path / "a.json", "test": tmp_path / "b.json"}
+    out = run(source, tmp_path / "own", **files, val_share=0.99)
+    assert named(out, "val") < {f"a{n}" for n in names[:3]} and len(named(out, "val")) == 2
+
+
+def test_val_leaves_something_to_train_on(source, tmp_path):
+    (tmp_path / "a.json").write_text(
+        json.dumps([sample(f"coco/{n}.png") for n in ("grey", "bits")])
+    )
+    out = run(source, tmp_path / "own", file=tmp_path / "a.json", val_share=0.9)
+    assert Manifest.load(out).splits.keys() == {"train", "test"}
+
+
+def test_a_val_file_of_nothing_is_refused(source, tmp_path):
+    (tmp_path / "b.json").write_text(json.dumps([sample("no.png")]))
+    with pytest.raises(UserError, match="nothing to keep in the split val"):
+        run(source, tmp_path / "own", val=tmp_path / "b.json")
+
+
+def test_an_import_without_val_serves_but_is_not_asked_for_it(source, tmp_path, imported):
+    """As one of before there was such a split."""
+    old = run(source, tmp_path / "own", val_share=0)
+    for folder, told in (
+        (imported, []),
+        (old, ["data.shards has no split 'val': import it again, with --val-share or --val"]),
+    ):
+        problems: list[Problem] = []
+        data = parse_data({"type": "shards", "shards": {"path": str(folder)}}, problems)
+        assert data is not None and not problems
+        train, val = TrainConfig(images=1, questions=1), EvaluateConfig(split="val")
+        assert not list(check_sizes(data, train, EvaluateConfig()))
+        assert [problem.message for problem in check_sizes(data, train, val)] == told
 
 
 def test_ids_that_repeat_are_made_unique(source, tmp_path):
@@ -312,6 +377,20 @@ def test_every_wrong_option_is_told_at_once(tmp_path):
     assert len(error.value.problems) == 4 and not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("shares", "message"),
+    [
+        ({"val_share": -0.1}, r"val-share is -0\.1, expected a share"),
+        ({"val_share": 1}, "val-share is 1, expected a share"),
+        ({"hold_out": 0}, "hold-out is 0, expected a share"),
+        ({"hold_out": 0.5, "val_share": 0.5}, "leave nothing to train on"),
+    ],
+)
+def test_shares_that_cannot_be(source, tmp_path, shares, message):
+    with pytest.raises(UserError, match=message):
+        run(source, tmp_path / "own", **shares)
+
+
 # --- the same bytes, however often it was cut off
 
 
@@ -428,10 +507,11 @@ def test_the_command_line(source, tmp_path, monkeypatch, capsys):
 
     line = ["eramv-lab", "data", "import", str(source / "all.json"), str(tmp_path / "own")]
     line += ["--images", str(source / "images")]
-    monkeypatch.setattr(sys, "argv", [*line, "--test", "x", "--hold-out", "0.1"])
-    with pytest.raises(SystemExit, match="2"):
-        cli.main()
-    monkeypatch.setattr(sys, "argv", [*line, "--processes", "1"])
+    for split, share in (("--test", "--hold-out"), ("--val", "--val-share")):
+        monkeypatch.setattr(sys, "argv", [*line, split, "x", share, "0.1"])
+        with pytest.raises(SystemExit, match="2"):
+            cli.main()
+    monkeypatch.setattr(sys, "argv", [*line, "--processes", "1", "--val-share", "0"])
     with pytest.raises(SystemExit, match="0"):
         cli.main()
-    assert (tmp_path / "own" / "manifest.json").is_file()
+    assert Manifest.load(tmp_path / "own").splits.keys() == {"train", "test"}

@@ -9,6 +9,7 @@ import pickle
 import tarfile
 import threading
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,13 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from eramv_lab.data.held_out import held_out
+from eramv_lab.data.local import local_folder, local_folders
 from eramv_lab.data.reader import ShardDataset
 from eramv_lab.data.shards import BrokenSample
 from eramv_lab.data.sources import StreamConfig
 from eramv_lab.data.stream import StreamDataset, Streamed
 from eramv_lab.errors import LabError, UserError
+from eramv_lab.recipe.schema import parse_data
 
 LINK = object()
 
@@ -560,3 +563,24 @@ def test_a_shard_in_both_splits_is_refused(tmp_path):
     both = StreamConfig(train=f"{tmp_path}/x-{{0..1}}.tar", test=f"{tmp_path}/x-0.tar")
     (problem,) = both.check()
     assert "train and test share" in problem and "x-0.tar" in problem
+    (problem,) = replace(both, train=f"{tmp_path}/x-1.tar", val=both.test).check()
+    assert "test and val share" in problem
+
+
+def test_val_of_a_stream_is_copied_beside_its_test(folder, tmp_path):
+    plain = {"train": f"{folder}/x-000.tar", "test": f"{folder}/x-001.tar", "test_samples": 3}
+    data, problems = [], []
+    for more in ({}, {"val": f"{folder}/x-002.tar"}):
+        section = {"type": "stream", "stream": plain | more, "folder": str(tmp_path)}
+        data.append(parse_data(section, problems))
+    assert not problems
+    without, there = data
+    assert local_folders(without) == local_folders(there)[:1]
+    with pytest.raises(UserError, match=r"no split 'val': give data\.stream\.val"):
+        local_folder(without, "val")
+    places = zip(local_folders(there), ("test", "val"), strict=True)
+    test, val = (ShardDataset(place, split) for place, split in places)
+    assert len(test) == len(val) == 3
+    asked = [{part.questions(i)[0].key[7:] for i in range(3)} for part in (test, val)]
+    assert not asked[0] & asked[1]
+    assert local_folder(there, "val") == val.folder

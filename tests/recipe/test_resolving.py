@@ -364,6 +364,20 @@ def test_what_a_fit_would_stumble_over_is_told_before_it(write, override, messag
         load_recipe("small.yaml", [override])
 
 
+def test_a_split_val_that_is_not_there_is_told_with_what_to_do(write):
+    text = Path("small.yaml").read_text()
+    stream = "data: {type: stream, stream: {train: http://a/a.tar, test: http://a/b.tar}}\n"
+    write("streamed.yaml", text + "evaluate:\n  split: val\n" + stream)
+    with pytest.raises(UserError) as caught:
+        load_recipe("streamed.yaml")
+    told = next(p for p in caught.value.problems if p.key == "evaluate.split")
+    assert told.message == (
+        "data.stream has no split 'val': give data.stream.val, the addresses of its tars"
+    )
+    assert told.line == text.count("\n") + 2
+    assert load_recipe("small.yaml", ["evaluate.split=val"]).arms["main"].evaluate.split == "val"
+
+
 def test_folders_that_are_no_models_are_told_together_with_file_and_line(write):
     text = Path("small.yaml").read_text()
     text = text.replace("vision: tiny", "vision: {type: hf, path: ./none}")

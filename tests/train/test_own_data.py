@@ -107,8 +107,8 @@ def fitted(folder: Path) -> Callable[[], Path]:
 def test_two_epochs_an_answer_to_every_question_and_each_bad_file_named(folder, fitted):
     run = fitted()
     manifest = Manifest.load(folder / "photos.shards")
-    train, test = (manifest.counts(split) for split in ("train", "test"))
-    assert train["samples"] + test["samples"] == 30
+    train, test, val = (manifest.counts(split) for split in ("train", "test", "val"))
+    assert train["samples"] + test["samples"] + val["samples"] == 30
     result = read_json(run / "result.json")
     assert result is not None
     assert result["recipe"]["train"]["steps"] == 2 * (train["samples"] // 4)
