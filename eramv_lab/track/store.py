@@ -27,6 +27,8 @@ FITS = ("fit", "trial", "finalist")
 """Kinds of runs that train something."""
 SAID = ("pruned", "infeasible", "failed", "interrupted")
 """States of a trial that its name tells, beside `complete`."""
+PALE = "#c9ced4"
+"""Colour in charts of a trial that did not come to its end, so that the others stand out."""
 STATE_OF = {"FINISHED": "complete", "FAILED": "failed", CLOSED: "interrupted"}
 
 
@@ -185,6 +187,10 @@ def finish_fit(
     known = {key: str(value) for key, value in (tags or {}).items()}
     if run.data.tags.get("eramv.kind") == "trial":
         known.setdefault("eramv.state", STATE_OF.get(status, "complete"))
+    if known.get("eramv.state") in SAID:
+        known["mlflow.runColor"] = PALE
+    elif run.data.tags.get("mlflow.runColor") == PALE:
+        client.delete_tag(run_id, "mlflow.runColor")
     for key, value in known.items():
         client.set_tag(run_id, key, value)
     name = _ended(run.info.run_name or "", known.get("eramv.state"), (row or {}).get("accuracy"))
