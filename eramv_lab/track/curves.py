@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from eramv_lab.track.store import client_of
+from eramv_lab.track.client import client_of
 
 HEAD = "step,name,value\n"
 MOST = 1000  # metrics that MLflow takes in one batch

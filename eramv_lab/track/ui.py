@@ -16,7 +16,7 @@ from types import FrameType
 
 from eramv_lab.errors import LabError, UserError
 from eramv_lab.track.store import DATABASE, store_uri
-from eramv_lab.track.view import filter_link, save_view, studies_of, view_link
+from eramv_lab.track.view import links_of, studies_of
 
 HOST = "127.0.0.1"
 PATIENCE = 120.0  # seconds that the server may take to answer
@@ -52,7 +52,7 @@ def serve(runs: Path, port: int = 5000, open_browser: bool = False) -> int:
 
 
 def page_links(uri: str, most: int = 5) -> list[tuple[str, str]]:
-    """(what it shows, path) for the last studies: the page with charts, and the plain list.
+    """(what it shows, path) for the last studies and sweeps: pages with charts, plain lists.
 
     Raises LabError where the store cannot be read.
     """
@@ -65,13 +65,7 @@ def page_links(uri: str, most: int = 5) -> list[tuple[str, str]]:
             "the runs, whose results lie safe in their own folders, and the next `fit` begins "
             "a new one."
         ) from error
-    links: list[tuple[str, str]] = []
-    for experiment_id, study in studies[:most]:
-        key = save_view(uri, experiment_id, study)
-        if key is not None:
-            links.append((study, view_link(experiment_id, key)))
-        links.append((f"{study} (plain list)", filter_link(experiment_id, study)))
-    return links
+    return [link for where in studies[:most] for link in links_of(uri, *where)]
 
 
 def _check_port(port: int) -> None:
