@@ -1,0 +1,1 @@
+"""Sweeps: the best setting within a compute budget, searched by many workers."""
