@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import itertools
 import multiprocessing
 import multiprocessing.connection
 import multiprocessing.forkserver
@@ -52,6 +53,8 @@ class Job:
     kind: str = "fit"
     ranks: int = 1
     """Processes that do the job together; the first one's word counts."""
+    lives: int = 0
+    """How often it is started again after a kill (by the system, for its memory, by hand)."""
 
     def progress(self) -> dict[str, Any]:
         """What the job last said of itself; empty before it has said anything."""
@@ -81,14 +84,19 @@ class Running:
     began: float
     lost: float | None = None
     """When the first of its processes failed."""
+    failed: int = 0
+    """Exit code of the process that failed first."""
+    lives: int = 0
+    """How often it may still be started again."""
 
     def alive(self) -> list[BaseProcess]:
         """The processes that still run."""
         return [p for p in self.processes if p.exitcode is None]
 
     def code(self) -> int:
-        """0, or the first exit code that is another."""
-        return next((p.exitcode for p in self.processes if p.exitcode), 0)
+        """0, or the exit code that failed first: those after it may be our doing."""
+        self.failed = self.failed or next((p.exitcode for p in self.processes if p.exitcode), 0)
+        return self.failed
 
 
 class Watcher:
@@ -96,6 +104,9 @@ class Watcher:
 
     def started(self, running: Running) -> None:
         """A process was started."""
+
+    def restarted(self, job: Job, code: int | None) -> None:
+        """A job was killed and is started again; no code where its engine does not tell one."""
 
     def ended(self, job: Job, outcome: Outcome, seconds: float) -> None:
         """A job is done, has failed, or is blocked by one that has."""
@@ -115,8 +126,9 @@ def run_jobs(
 ) -> dict[str, Outcome]:
     """Run `jobs` in their order, `workers` at a time, each after those it waits for.
 
-    A job that fails blocks only those after it. With `gpus` the job in slot i sees the i-th of
-    them alone. Every process is stopped before an exception (Ctrl-C) leaves this function.
+    A job that fails blocks only those after it; one that is killed has as many lives more as it
+    says, each error kept as error-1.txt and so on. With `gpus` the job in slot i sees the i-th of them
+    alone. Every process is stopped before an exception (Ctrl-C) leaves this function.
     """
     watcher = watcher or Watcher()
     context = multiprocessing.get_context("forkserver")
@@ -131,6 +143,9 @@ def run_jobs(
         outcomes[job.key] = outcome
         watcher.ended(job, outcome, seconds)
 
+    def start(job: Job, slot: int) -> Running:
+        return _start(context, job, slot, threads, gpus[slot % len(gpus)] if gpus else None)
+
     try:
         while waiting or running:
             for job in [j for j in waiting if _blocked(j, outcomes)]:
@@ -141,19 +156,25 @@ def run_jobs(
                 raise ValueError(f"jobs wait for one another: {[j.key for j in waiting]}")
             for job in ready[: workers - len(running)]:
                 slot = min(set(range(workers)) - {r.slot for r in running})
-                gpu = gpus[slot % len(gpus)] if gpus else None
                 waiting.remove(job)
-                running.append(_start(context, job, slot, threads, gpu))
+                running.append(start(job, slot))
                 watcher.started(running[-1])
             alive = [p.sentinel for r in running for p in r.alive()]
             multiprocessing.connection.wait(alive, POLL_S)
             for item in running:
                 _give_up(item)
             for item in [r for r in running if not r.alive()]:
-                running.remove(item)
                 code = item.code()
                 if code:
                     _explain(item.job, code)
+                if code < 0 < item.lives:
+                    keep_error(item.job.folder)
+                    again = start(item.job, item.slot)
+                    again.began, again.lives = item.began, item.lives - 1
+                    running[running.index(item)] = again
+                    watcher.restarted(item.job, code)
+                    continue
+                running.remove(item)
                 end(item.job, "failed" if code else "done", time.monotonic() - item.began)
             watcher.tick(running)
     finally:
@@ -194,7 +215,8 @@ def _start(
         process = context.Process(target=_child, args=args, name=f"{job.key} {number}")
         process.start()
         processes.append(process)
-    return Running(job=job, processes=processes, slot=slot, began=time.monotonic())
+    now = time.monotonic()
+    return Running(job=job, processes=processes, slot=slot, began=now, lives=job.lives)
 
 
 def _child(
@@ -247,6 +269,14 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
+
+
+def keep_error(folder: Path) -> None:
+    """Give error.txt the first free name of error-1.txt, error-2.txt ..."""
+    error = folder / "error.txt"
+    names = (folder / f"error-{number}.txt" for number in itertools.count(1))
+    with contextlib.suppress(FileNotFoundError):
+        error.rename(next(name for name in names if not name.exists()))
 
 
 def _explain(job: Job, code: int) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -30,7 +31,8 @@ class StopSignal:
     """Which signal has asked to stop, 0 for none; puts the earlier handlers back at its end.
 
     A process of a pool hears SIGTERM alone, its parent answers the others. One that torchrun or
-    srun has started hears them all itself.
+    srun has started hears them all itself. Off the main thread, where Python lets nobody listen,
+    it hears nothing.
     """
 
     def __init__(self) -> None:
@@ -52,6 +54,8 @@ class StopSignal:
             signal.signal(number, self._note)
 
     def _heard(self) -> list[int]:
+        if threading.current_thread() is not threading.main_thread():
+            return []
         own = signal.getsignal(signal.SIGUSR1) != signal.SIG_IGN
         return [signal.SIGINT, *stop_signals()] if own else [signal.SIGTERM]
 

@@ -1,11 +1,13 @@
 """Jobs run in their order in fresh processes; one that fails takes down only those after it."""
 
 import os
+import signal
 import time
 from pathlib import Path
 
 import pytest
 
+from eramv_lab.train import pool
 from eramv_lab.train.pool import Job, Watcher, run_jobs
 
 HERE = "tests.train.test_pool"
@@ -29,8 +31,24 @@ def sleep(path: str) -> None:
     time.sleep(60)
 
 
-def job(tmp: Path, key: str, target: str, after: tuple[str, ...] = (), **args) -> Job:
-    return Job(key=key, target=f"{HERE}:{target}", folder=tmp / key, args=args, after=after)
+def one_fails() -> None:
+    if os.environ["RANK"] == "1":
+        raise RuntimeError("no luck")
+    time.sleep(60)
+
+
+def die_first(path: str, times: int) -> None:
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(f"{os.getpid()}\n")
+    if len(Path(path).read_text().split()) <= times:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def job(
+    tmp: Path, key: str, target: str, after: tuple[str, ...] = (), lives: int = 0, **args
+) -> Job:
+    call = {"target": f"{HERE}:{target}", "args": args}
+    return Job(key=key, folder=tmp / key, after=after, lives=lives, **call)
 
 
 def run(jobs, **settings):
@@ -63,6 +81,36 @@ def test_failure_blocks_only_what_follows(tmp_path: Path) -> None:
     assert "RuntimeError: no luck" in (tmp_path / "bad" / "error.txt").read_text()
     assert "exit code 7" in (tmp_path / "dead" / "error.txt").read_text()
     assert Path(notes).read_text().startswith("other")
+
+
+class Restarts(Watcher):
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, int | None]] = []
+
+    def restarted(self, job, code) -> None:
+        self.seen.append((job.key, code))
+
+
+def test_a_killed_job_is_started_again(tmp_path: Path) -> None:
+    watcher = Restarts()
+    jobs = [
+        job(tmp_path, "cat", "die_first", lives=2, path=str(tmp_path / "cat.txt"), times=2),
+        job(tmp_path, "dog", "die_first", lives=1, path=str(tmp_path / "dog.txt"), times=9),
+        job(tmp_path, "bad", "fail", lives=3),
+    ]
+    assert run(jobs, watcher=watcher) == {"cat": "done", "dog": "failed", "bad": "failed"}
+    assert sorted(watcher.seen) == [("cat", -9), ("cat", -9), ("dog", -9)]
+    assert not (tmp_path / "cat" / "error.txt").exists()
+    for name in ("cat/error-1.txt", "cat/error-2.txt", "dog/error-1.txt", "dog/error.txt"):
+        assert "killed by signal 9" in (tmp_path / name).read_text()
+
+
+def test_a_rank_that_fails_is_no_kill(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(pool, "LOST_S", 0.1)
+    watcher = Restarts()
+    both = Job(key="both", target=f"{HERE}:one_fails", folder=tmp_path / "x", ranks=2, lives=3)
+    assert run([both], watcher=watcher) == {"both": "failed"}
+    assert not watcher.seen
 
 
 def test_an_exception_stops_the_processes(tmp_path: Path) -> None:

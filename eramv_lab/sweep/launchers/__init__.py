@@ -1,0 +1,1 @@
+"""What starts the workers of a sweep, one engine a file; none is imported before it is used."""
