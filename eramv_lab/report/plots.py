@@ -156,15 +156,8 @@ def _null_lines(axes: Axes, points: Sequence[Point]) -> None:
 
 def _limits(axes: Axes, points: Sequence[Point]) -> None:
     """A log axis in plain numbers, with room for labels also where all points share one price."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
     prices = [p.price for p in points]
-    spread = max(1.6, (max(prices) / min(prices)) ** 0.22)
-    axes.set_xscale("log")
-    axes.set_xlim(min(prices) / spread, max(prices) * spread)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    style.log_axis(axes, min(prices), max(prices))
     low = min(p.accuracy.low for p in points)
     high = max(p.accuracy.high for p in points)
     room = max(0.02, 0.08 * (high - low))

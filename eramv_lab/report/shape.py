@@ -49,10 +49,14 @@ def sound_object(text: str, shape: Shape, what: str, where: str) -> dict[str, An
         raise LabError(f"{where} cannot be read: {error}") from error
     if not isinstance(value, dict):
         raise LabError(f"{where} is not {what}: expected an object, found {shown(value)}")
-    wrong = [said for key, rule in shape.items() if (said := _wrong(value, key, rule))]
-    if wrong:
+    if wrong := faults(value, shape):
         raise LabError(f"{where} is not {what}: " + "; ".join(wrong))
     return value
+
+
+def faults(value: dict[str, Any], shape: Shape, at: str = "") -> list[str]:
+    """All that is wrong with an object; `at` is put before the key ("trials[3].")."""
+    return [at + said for key, rule in shape.items() if (said := _wrong(value, key, rule))]
 
 
 def shown(value: Any) -> str:

@@ -26,6 +26,7 @@ SETTINGS: dict[Any, Any] = {
     "grid.linewidth": 0.6,
     "axes.axisbelow": True,
     "legend.frameon": False,
+    "text.parse_math": False,  # a dollar in a name is a dollar
     "svg.hashsalt": "eramv_lab",
 }
 
@@ -61,6 +62,18 @@ def save(figure: Figure, file: Path) -> Path:
     return file
 
 
+def log_axis(axes: Axes, lowest: float, highest: float) -> None:
+    """A log axis of prices in plain numbers, with room for labels also where all are the same."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    spread = max(1.6, (highest / lowest) ** 0.22)
+    axes.set_xscale("log")
+    axes.set_xlim(lowest / spread, highest * spread)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
 def label_points(
     axes: Axes,
     points: Sequence[tuple[float, float]],
@@ -68,6 +81,8 @@ def label_points(
     labels: Sequence[str],
 ) -> None:
     """Write each label beside its point where it touches no other label, mark, bar or legend.
+
+    There may be fewer labels than points: the first points have one, the others are kept clear of.
 
     `points` (x, y) and `bars` (x, low, high) are in data coordinates. A label that must stand away
     from its point is tied to it by a thin line. The limits of the axes must be final.
@@ -89,7 +104,7 @@ def label_points(
     if legend := axes.get_legend():
         taken.append(legend.get_window_extent())
 
-    for point, label in zip(points, labels, strict=True):
+    for point, label in zip(points, labels, strict=False):
         text = axes.annotate(label, point, (0, 0), textcoords="offset points", fontsize=9)
         tried: list[tuple[float, int]] = []
         for number, place in enumerate(_PLACES):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from eramv_lab.report.comparison import ArmResult, Comparison
-from eramv_lab.report.numbers import COUNTS, FLOPS, digits, probability, share, unit_of
+from eramv_lab.report.numbers import digits, heading, probability, share
 
 WIDTH_OF_A_FILE = 150
 """Columns of the page where the output is piped and says nothing of its width."""
@@ -44,15 +44,8 @@ def groups(comparison: Comparison) -> list[list[Column]]:
     def column(head: str, cell: Callable[[ArmResult], str], number: bool = True) -> Column:
         return Column(head, [cell(arm) for arm in arms], number)
 
-    def cost(key: str, head: str) -> Column:
-        return column(head, lambda arm: digits(arm.cost.get(key)))
-
-    def scaled(key: str, head: str, units: dict[str, float], size: float) -> Column:
-        """`key`, stored in units of `size`, in the unit that suits the column."""
-        values = [None if (v := arm.cost.get(key)) is None else v * size for arm in arms]
-        name, unit = unit_of(values, units)
-        cells = [digits(None if v is None else v / unit) for v in values]
-        return Column(f"{head} {name}".strip(), cells)
+    def scaled(key: str) -> Column:
+        return measured_column(key, [arm.cost.get(key) for arm in arms])
 
     accuracy = [
         column("accuracy", lambda arm: share(arm.accuracy.mean if arm.accuracy else None)),
@@ -72,17 +65,17 @@ def groups(comparison: Comparison) -> list[list[Column]]:
             column("p", lambda arm: probability(arm.difference.p_holm) if arm.difference else ""),
         ]
     price = [
-        scaled("prefill_tflops", "prefill", FLOPS, 1e12),
+        scaled("prefill_tflops"),
         column(f"× {comparison.reference}", _times(arms[0])),
-        scaled("train_pflops", "training", FLOPS, 1e15),
-        scaled("parameters", "parameters", COUNTS, 1),
-        column("visual tokens", _tokens),
-        cost("kv_mib", "KV MiB"),
+        scaled("train_pflops"),
+        scaled("parameters"),
+        column("visual tokens", lambda arm: tokens(arm.cost)),
+        scaled("kv_mib"),
     ]
     measured = [
-        cost("latency_ms", "latency ms"),
-        cost("peak_mib", "peak MiB"),
-        cost("seconds", "seconds"),
+        scaled("latency_ms"),
+        scaled("peak_mib"),
+        scaled("seconds"),
     ]
     return [
         [column(key, lambda arm, key=key: arm.changed.get(key, "–"), False) for key in keys],
@@ -93,18 +86,28 @@ def groups(comparison: Comparison) -> list[list[Column]]:
     ]
 
 
+def measured_column(metric: str, values: Sequence[float | None]) -> Column:
+    """A metric of the row, in the unit that suits the column."""
+    head, times = heading(metric, values)
+    return Column(head, [digits(None if v is None else v * times) for v in values])
+
+
 def blocks(comparison: Comparison, width: int) -> list[list[Column]]:
-    """The columns folded into blocks of at most `width`; each starts with the arm's name.
+    """The columns folded into blocks of at most `width`; each starts with the arm's name."""
+    return fold(_names(comparison), groups(comparison), width)
+
+
+def fold(names: Column, groups: Sequence[Sequence[Column]], width: int) -> list[list[Column]]:
+    """`groups` of columns in blocks of at most `width`, each of which starts with `names`.
 
     Groups stay whole where they fit; a column is never cut.
     """
-    names = Column("arm", [arm.name for arm in comparison.arms], number=False)
     folded: list[list[Column]] = [[names]]
 
     def room(columns: Sequence[Column]) -> bool:
         return sum(c.width for c in [*folded[-1], *columns]) <= width
 
-    for group in groups(comparison):
+    for group in groups:
         if group and not room(group) and len(folded[-1]) > 1:
             folded.append([names])
         for column in group:
@@ -116,14 +119,38 @@ def blocks(comparison: Comparison, width: int) -> list[list[Column]]:
 
 def show(comparison: Comparison, file: TextIO | None = None, width: int | None = None) -> None:
     """Print title, table, expectations and notes to `file` (standard output)."""
+    console = console_for(file, width)
+    print_title(console, comparison.study, comparison.question)
+    dim = [arm.accuracy is None for arm in comparison.arms]
+    print_blocks(console, blocks(comparison, console.width), dim)
+    styles = {True: "green", False: "bold red", None: "yellow"}
+    for expectation in comparison.expectations:
+        console.print(Text(expectation.render(), style=styles[expectation.met]))
+    for note in comparison.notes:
+        console.print(Text(f"· {note}", style="dim"))
+
+
+def console_for(file: TextIO | None, width: int | None) -> Console:
+    """Where a table is printed, as wide as the page."""
     console = Console(file=file, width=width, highlight=False, soft_wrap=False)
     if width is None and not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = WIDTH_OF_A_FILE
-    title = Text(comparison.study, style="bold")
-    if comparison.question:
-        title.append(f"   {comparison.question}", style="not bold")
+    return console
+
+
+def print_title(console: Console, study: str, question: str) -> None:
+    """The study's name and what it asks."""
+    title = Text(study, style="bold")
+    if question:
+        title.append(f"   {question}", style="not bold")
     console.print(title)
-    for block in blocks(comparison, console.width):
+
+
+def print_blocks(
+    console: Console, blocks: Sequence[Sequence[Column]], dim: Sequence[bool] = ()
+) -> None:
+    """Each block as a table; `dim` says which lines are faint."""
+    for block in blocks:
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
         for column in block:
             table.add_column(
@@ -132,32 +159,31 @@ def show(comparison: Comparison, file: TextIO | None = None, width: int | None =
                 no_wrap=True,
                 min_width=column.width - 2,
             )
-        for i, arm in enumerate(comparison.arms):
+        for i in range(len(block[0].cells)):
             cells = [Text(column.cells[i]) for column in block]
-            table.add_row(*cells, style="" if arm.accuracy else "dim")
+            table.add_row(*cells, style="dim" if any(dim[i : i + 1]) else "")
         console.print(table, crop=False)
         console.print()
-    styles = {True: "green", False: "bold red", None: "yellow"}
-    for expectation in comparison.expectations:
-        console.print(Text(expectation.render(), style=styles[expectation.met]))
-    for note in comparison.notes:
-        console.print(Text(f"· {note}", style="dim"))
 
 
 def markdown(comparison: Comparison) -> str:
     """The table as Markdown, all columns side by side, with title and notes."""
-    names = Column("arm", [arm.name for arm in comparison.arms], number=False)
-    columns = [names, *(column for group in groups(comparison) for column in group)]
-    rows = [
-        [c.head for c in columns],
-        ["--:" if c.number else "---" for c in columns],
-        *([c.cells[i] for c in columns] for i in range(len(comparison.arms))),
-    ]
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    columns = [_names(comparison), *(c for group in groups(comparison) for c in group)]
+    lines = markdown_lines(columns)
     notes = [f"- {e.render()}" for e in comparison.expectations]
     notes += [f"- {note}" for note in comparison.notes]
     head = [f"# {comparison.study}", "", comparison.question, ""]
     return "\n".join([*(head if comparison.question else head[:2]), *lines, "", *notes, ""])
+
+
+def markdown_lines(columns: Sequence[Column]) -> list[str]:
+    """The columns side by side as a Markdown table."""
+    rows = [
+        [c.head for c in columns],
+        ["--:" if c.number else "---" for c in columns],
+        *zip(*(c.cells for c in columns), strict=True),
+    ]
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
 
 
 def as_csv(comparison: Comparison) -> str:
@@ -176,12 +202,29 @@ def as_csv(comparison: Comparison) -> str:
             row |= {"difference": d.estimate.mean, "difference_low": d.estimate.low}
             row |= {"difference_high": d.estimate.high, "p": d.p, "p_holm": d.p_holm}
         rows.append(row | arm.cost)
+    return csv_text(rows)
+
+
+def csv_text(rows: Sequence[Mapping[str, object]]) -> str:
+    """One line per row, a column for every key that any of them has."""
     text = io.StringIO()
     fields = dict.fromkeys(key for row in rows for key in row)
     writer = csv.DictWriter(text, list(fields), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+def tokens(row: Mapping[str, float]) -> str:
+    """Visual tokens in the sequence, and the fine ones beside it."""
+    visual, fine = row.get("visual_tokens"), row.get("fine_tokens")
+    if visual is None:
+        return "–"
+    return f"{visual:g} + {fine:g} fine" if fine else f"{visual:g}"
+
+
+def _names(comparison: Comparison) -> Column:
+    return Column("arm", [arm.name for arm in comparison.arms], number=False)
 
 
 def _interval(estimate: object, signed: bool = False) -> str:
@@ -206,10 +249,3 @@ def _times(first: ArmResult) -> Callable[[ArmResult], str]:
         return f"{own / base:.2f}" if own is not None and base else "–"
 
     return cell
-
-
-def _tokens(arm: ArmResult) -> str:
-    visual, fine = arm.cost.get("visual_tokens"), arm.cost.get("fine_tokens")
-    if visual is None:
-        return "–"
-    return f"{visual:g} + {fine:g} fine" if fine else f"{visual:g}"

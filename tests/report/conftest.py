@@ -1,9 +1,12 @@
 """A made study on disk: run folders as a fit leaves them, without a model."""
 
+import copy
 import json
+import math
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -121,3 +124,154 @@ def write_study() -> Callable[..., Path]:
 def add_fit() -> Callable[..., Path]:
     """add_fit(study, arm, seed, images=, digest=) adds one finished fit."""
     return write_fit
+
+
+def trial(number: int, start: int | None, length: int | None, anchors: int, **changes: Any) -> dict:
+    """A completed trial of search.json; what is trained and priced is made up, evenly."""
+    fine = 144 if start is not None else 0
+    depth = 0 if start is None else math.exp(-((start - 2) ** 2 + (length - 2) ** 2) / 9)
+    accuracy = round(0.30 + 0.11 * math.log2(anchors) / 2 + 0.35 * depth, 4)
+    price = 20e-6 + 2.5e-6 * anchors + (6e-6 * length if length else 0)
+    band = {} if start is None else {"model.band.start": start, "model.band.length": length}
+    made = {
+        "number": number,
+        "label": f"t{number:03d} " + (f"s{start} n{length} " if fine else "") + f"a{anchors}",
+        "state": "complete",
+        "given": None,
+        "params": {
+            **band,
+            "model.anchors.count": anchors,
+            "model.bridge": ["mlp", "none"][number % 2],
+            "train.lr": 3e-4 * 1.4 ** (number % 5),
+        },
+        "values": [accuracy],
+        "step": 200,
+        "accuracy": accuracy,
+        "accuracy_low": accuracy - 0.02,
+        "accuracy_high": accuracy + 0.02,
+        "n": 1200,
+        "prefill_tflops": price,
+        "train_pflops": price * 40,
+        "parameters": 811_264 + 100 * anchors,
+        "trainable": 811_264,
+        "visual_tokens": anchors + 1,
+        "fine_tokens": fine,
+        "kv_mib": 0.2,
+        "latency_ms": 2 + anchors / 32 + 0.1 * (number % 3),
+        "peak_mib": 90.0,
+        "seconds": 40.0 + number,
+        "loss": round(1.2 - accuracy, 4),
+        "band_start": start,
+        "band_length": length,
+        "anchors": anchors,
+        "plain": start is None,
+        "resumed": 0,
+        "folder": f"trials/s{start}_n{length}_a{anchors}-s0-1a2b3c4d",
+        "hash": "1a2b3c4d",
+        "error": None,
+    }
+    made |= changes
+    if made["state"] == "pruned":
+        cut = {"accuracy": round(accuracy * 0.7, 4), "step": 60, "values": []}
+        made |= cut | {"accuracy_low": None, "accuracy_high": None, "latency_ms": None}
+    elif made["state"] != "complete":
+        measured = ("accuracy", "accuracy_low", "accuracy_high", "n", "latency_ms", "loss", "step")
+        made |= dict.fromkeys(measured) | {"values": []}
+    return made
+
+
+def make_trials(count: int = 24) -> list[dict]:
+    """Paper and three plain ones first, then sampled ones of every state."""
+    made = [
+        trial(0, 2, 2, 8, given="paper"),
+        trial(1, None, None, 4, given="plain"),
+        trial(2, None, None, 16, given="plain_16"),
+        trial(3, None, None, 64, given="plain_64"),
+    ]
+    draw = random.Random(3)
+    while len(made) < count:
+        number = len(made)
+        length = draw.randint(1, 4)
+        start = draw.randint(0, 6 - length)
+        state = "complete"
+        if number % 6 == 5:
+            state = "pruned"
+        made.append(trial(number, start, length, draw.choice((4, 8, 16, 32)), state=state))
+    if count > 12:
+        made[9] = trial(9, 0, 4, 64, state="infeasible")
+        made[10] = trial(10, 1, 3, 8, state="failed", error="Traceback ...\nLabError: a NaN loss")
+        made[12] = trial(12, 3, 1, 16, state="interrupted")
+        made[13] = trial(13, 3, 1, 16, resumed=1)
+    return made[:count]
+
+
+def make_search(count: int = 24, **changes: Any) -> dict:
+    """The object of search.json."""
+    trials = make_trials(count)
+    done = [t for t in trials if t["state"] == "complete"]
+    best = max(done, key=lambda t: t["accuracy"], default=None)
+    finalist = best and {
+        "number": best["number"],
+        "label": best["label"],
+        "seeds": [0, 1, 2],
+        "values": [best["accuracy"], best["accuracy"] - 0.01, best["accuracy"] - 0.02],
+        "mean": best["accuracy"] - 0.01,
+    }
+    return {
+        "schema": 1,
+        "study": "band_search",
+        "question": "Which band of layers is best within 0.46 of the price of all patches?",
+        "goals": [{"metric": "accuracy", "direction": "maximize"}],
+        "budget": [{"name": "prefill", "limit": 199.6e6, "said": "0.46 of llava"}],
+        "reference": {
+            "accuracy": 0.0,
+            "prefill_tflops": 0.000434,
+            "said": "accuracy 0 at the price of all patches",
+        },
+        "space": {
+            "keys": {
+                "model.band.start": {"from": 0, "to": 5},
+                "model.band.length": {"from": 1, "to": 4},
+                "model.anchors.count": {"from": 4, "to": 64},
+                "model.bridge": ["none", "mlp"],
+            },
+            "points": 1234,
+        },
+        "sampler": "gp",
+        "pruner": "percentile",
+        "asked": count,
+        "seed": 0,
+        "spent": {"wall_seconds": 900.0, "trial_seconds": 1500.0, "train_pflops": 0.12},
+        "startup_seconds": {"median": 0.4, "first": 9.0},
+        "trials": trials,
+        "importance": {
+            "model.band.start": 0.5,
+            "model.band.length": 0.28,
+            "model.anchors.count": 0.19,
+            "model.bridge": 0.02,
+            "train.lr": 0.01,
+        },
+        "finalists": [finalist] if best else [],
+        "best": best
+        and {"number": best["number"], "label": best["label"], "changes": best["params"]},
+    } | copy.deepcopy(changes)
+
+
+def _write_search(runs: Path, count: int = 24, **changes: Any) -> Path:
+    made = make_search(count, **changes)
+    folder = runs / "band_search"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "search.json").write_text(json.dumps(made))
+    return folder
+
+
+@pytest.fixture
+def write_search() -> Callable[..., Path]:
+    """write_search(runs, count=, **keys of search.json) makes `runs/band_search`."""
+    return _write_search
+
+
+@pytest.fixture
+def search_trial() -> Callable[..., dict]:
+    """search_trial(number, band start, band length, anchors, **keys) is a trial of search.json."""
+    return trial
