@@ -6,7 +6,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -70,6 +70,32 @@ def fit(
     from eramv_lab.train.study import run_study
 
     raise typer.Exit(run_study(loaded, arms=arm, seeds=seed, workers=workers, runs=runs))
+
+
+@app.command()
+def sweep(
+    recipe: Annotated[
+        Path,
+        typer.Argument(metavar="SWEEP", help="A YAML file.", autocompletion=complete.recipe_paths),
+    ],
+    overrides: Overrides = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Trials side by side.")] = None,
+    trials: Annotated[
+        str | None, typer.Option(help="Trials in all, or +N: so many more than before.")
+    ] = None,
+    launcher: Annotated[
+        str | None, typer.Option(help="What starts the workers: local, slurm, ray.")
+    ] = None,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Search for the best setting within a budget; the same line again goes on."""
+    from eramv_lab.sweep.load import load_sweep
+    from eramv_lab.sweep.run import launcher_of, run_sweep, trials_of
+
+    more = trials_of(trials)
+    loaded = load_sweep(recipe, overrides or ())
+    engine = launcher_of(loaded, launcher)
+    raise typer.Exit(run_sweep(loaded, engine, workers=workers, more=more, runs=runs))
 
 
 @app.command()

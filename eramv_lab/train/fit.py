@@ -22,7 +22,7 @@ from eramv_lab.track.curves import CurveWriter
 from eramv_lab.train import checkpoint, ranks
 from eramv_lab.train.callbacks import TRAIN_SHARE, Progress, Report
 from eramv_lab.train.environment import environment
-from eramv_lab.train.files import write_json, write_jsonl, write_text
+from eramv_lab.train.files import read_json, write_json, write_jsonl, write_text
 from eramv_lab.train.judged import Judged, Pruned, judge_of
 from eramv_lab.train.module import LitArm
 from eramv_lab.train.plan import PRUNED, drop_checkpoints
@@ -41,7 +41,8 @@ def fit_one(run_dir: Path | str, plan: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         plan: `study`, `arm`, `seed`, `hash`, `recipe` (the resolved arm), `start` (folder of a
             `base` or an `arm`), and `track`, a file that names the study's MLflow run, if any;
-            of a trial also `judge`, who may end it early (`train.judged`).
+            of a trial also `judge`, who may end it early (`train.judged`); `trained`, the folder
+            of a fit with the same training, whose weights are then scored and not trained again.
 
     Where the folder holds a checkpoint, the fit goes on from the newest one that is whole. One of
     several processes of a fit calls this too; only the first one writes, the others return {}.
@@ -64,8 +65,11 @@ def fit_one(run_dir: Path | str, plan: Mapping[str, Any]) -> dict[str, Any]:
         with _no_room(folder):
             result = _fit(folder, plan, state, tracked)
     except Pruned as pruned:
-        told = _pruned(folder, plan, pruned)
-        tracked.end({"row": told["row"]}, tags={"eramv.state": "pruned"})
+        told = _pruned(plan, pruned)
+        told["mlflow_run_id"] = tracked.run_id
+        write_json(folder / PRUNED, told)
+        drop_checkpoints(folder)
+        tracked.end(told)
         return told
     except BaseException as error:
         if not isinstance(error, Stopped):
@@ -93,7 +97,7 @@ def _fit(
         "started": state["started"] if state else started,
         "stints": [*(state["stints"] if state else []), _stint(state, started, facts)],
     }
-    kept = state["curves"] if state else ""
+    kept = state["curves"] if state else _curves(plan.get("trained"))
     with CurveWriter(tracked.uri, tracked.run_id, folder / "curves.csv", kept=kept) as writer:
         lit, data, trainer = train(folder, plan, state, writer, progress, about)
     progress.tell(phase="evaluate", done=TRAIN_SHARE)
@@ -107,9 +111,11 @@ def _fit(
     progress.tell(phase="measure", done=0.98)
     with trainer.precision_plugin.forward_context():
         row, cost, timed = row_of(lit, data, scored, arm, ranks.world())
-    row["seconds"] = round(time.perf_counter() - began + (state or {}).get("seconds", 0.0), 2)
+    before = (state or {}).get("seconds", 0.0) + _seconds(plan.get("trained"))
+    row["seconds"] = round(time.perf_counter() - began + before, 2)
     result = {
         "schema": SCHEMA,
+        "state": "complete",
         **{key: plan[key] for key in ("study", "arm", "seed", "hash")},
         "recipe": arm,
         "row": row,
@@ -123,6 +129,7 @@ def _fit(
         "finished": _now(),
         "stints": about["stints"],
         "first_step_seconds": round(progress.first_step_s, 3),
+        "trained_in": plan.get("trained"),
         "mlflow_run_id": tracked.run_id,
     }
     write_json(folder / "result.json", result)
@@ -145,7 +152,8 @@ def train(
     """
     arm, seed = plan["recipe"], plan["seed"]
     torch.set_num_threads(arm["trainer"]["threads"])
-    lit = LitArm(arm, seed, plan.get("start"))
+    trained = plan.get("trained")
+    lit = LitArm(arm, seed, {"arm": trained} if trained else plan.get("start"))
     tower = lit.model.vision_tower if lit.vision_frozen else None
     data = LabData(arm, seed=seed, tower=tower, shown=False)
     steps, done = lit.settings.steps, int(state["step"]) if state else 0
@@ -163,10 +171,10 @@ def train(
             stop=stop,
             about=about or {},
         )
-        judged = Judged(judge_of(plan.get("judge")))
+        judged = Judged(judge_of(plan.get("judge")), progress)
         callbacks: list[Callback] = [resume, Report(progress), judged]
         trainer = make_trainer(arm, writer, callbacks)
-        if done < steps:
+        if done < steps and not trained:
             data.require_labels()
             trainer.fit(lit, data)
             lit = lit.whole()
@@ -177,15 +185,13 @@ def train(
     return lit, data, trainer
 
 
-def _pruned(folder: Path, plan: Mapping[str, Any], pruned: Pruned) -> dict[str, Any]:
+def _pruned(plan: Mapping[str, Any], pruned: Pruned) -> dict[str, Any]:
     """What is known of a fit that was ended early: its price, and what the last look found."""
-    arm = plan["recipe"]
-    row = priced(arm) | {name.removeprefix("val/"): v for name, v in pruned.found.items()}
-    told = {"schema": SCHEMA, "hash": plan["hash"], "seed": plan["seed"], "step": pruned.step}
-    told |= {"row": row}
-    write_json(folder / PRUNED, told)
-    drop_checkpoints(folder)
-    return told
+    row = priced(plan["recipe"]) | {
+        name.removeprefix("val/"): v for name, v in pruned.found.items()
+    }
+    told = {"schema": SCHEMA, "state": "pruned", "hash": plan["hash"], "seed": plan["seed"]}
+    return told | {"step": pruned.step, "row": row, "first_step_seconds": pruned.first_step_s}
 
 
 @contextlib.contextmanager
@@ -198,6 +204,18 @@ def _no_room(folder: Path) -> Iterator[None]:
             raise
         where = error.filename or folder
         raise LabError(f"{where}: {error.strerror}; of the checkpoints {left(folder)}") from error
+
+
+def _curves(trained: str | None) -> str:
+    """The curves of the training that a fit takes over."""
+    file = Path(trained or "") / "curves.csv"
+    return file.read_text(encoding="utf-8") if trained and file.exists() else ""
+
+
+def _seconds(trained: str | None) -> float:
+    """The time that it took."""
+    result = read_json(Path(trained) / "result.json") if trained else None
+    return float(result["row"]["seconds"]) if result else 0.0
 
 
 def _stint(

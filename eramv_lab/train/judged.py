@@ -8,6 +8,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from eramv_lab.train.callbacks import Progress
+
 Judge = Callable[[int, Mapping[str, float]], bool]
 """Told the step and what validation found; true ends the training."""
 
@@ -15,9 +17,9 @@ Judge = Callable[[int, Mapping[str, float]], bool]
 class Pruned(Exception):
     """The judge has ended the training: no error, and no result either."""
 
-    def __init__(self, step: int, found: Mapping[str, float]) -> None:
+    def __init__(self, step: int, found: Mapping[str, float], first_step_s: float) -> None:
         super().__init__(f"pruned at step {step}")
-        self.step, self.found = step, dict(found)
+        self.step, self.found, self.first_step_s = step, dict(found), first_step_s
 
 
 def judge_of(told: Mapping[str, Any] | None) -> Judge | None:
@@ -36,8 +38,8 @@ def judge_of(told: Mapping[str, Any] | None) -> Judge | None:
 class Judged(Callback):
     """Asks the judge; of several processes the first one asks, and all of them end together."""
 
-    def __init__(self, judge: Judge | None) -> None:
-        self.judge = judge
+    def __init__(self, judge: Judge | None, progress: Progress) -> None:
+        self.judge, self.progress = judge, progress
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """After each look at the held-out split but the one behind the last step."""
@@ -47,4 +49,4 @@ class Judged(Callback):
         found = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
         ends = self.judge(step, found) if trainer.is_global_zero else False
         if trainer.strategy.reduce_boolean_decision(ends, all=False):
-            raise Pruned(step, found)
+            raise Pruned(step, found, self.progress.first_step_s)

@@ -33,6 +33,8 @@ class Fit:
     arm: Arm
     seed: int
     folder: Path
+    trained: Path | None = None
+    """The fit with the same training, where there is one: its weights are taken as they are."""
 
     @property
     def key(self) -> str:
@@ -77,6 +79,7 @@ class Fit:
             "hash": self.arm.hash,
             "recipe": self.arm.with_seed(self.seed).plain,
             "start": self.start(),
+            "trained": str(self.trained) if self.trained else None,
             "track": track,
         }
 

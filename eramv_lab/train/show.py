@@ -102,7 +102,7 @@ class Show(Watcher):
         for item, state in states:
             name = PHASES.get(item.job.kind) or self.labels.get(item.job.key, item.job.key)
             bar = ProgressBar(total=1.0, completed=state.get("done", 0.0), width=20)
-            lines.add_row("  " + name, bar, _state(state), _clock(time.monotonic() - item.began))
+            lines.add_row("  " + name, bar, state_line(state), clock(time.monotonic() - item.began))
         return Group(head, lines)
 
 
@@ -110,7 +110,7 @@ def time_left(done: float, total: int, began: float | None) -> str:
     """The time that the fits still need, from how long the finished share took; "" if unknown."""
     if began is None or done < 0.02:
         return ""
-    return _clock((time.monotonic() - began) * (total - done) / done)
+    return clock((time.monotonic() - began) * (total - done) / done)
 
 
 def fit_row(label: str, folder: Path, width: int, seconds: float) -> str:
@@ -134,14 +134,14 @@ def _row(width: int, label: str, accuracy: str, flops: str, seconds: str) -> str
     return f"{label:<{width}}  {accuracy:>8}  {flops:>12}  {seconds:>7}"
 
 
-def _state(state: Mapping[str, Any]) -> str:
+def state_line(state: Mapping[str, Any]) -> str:
     if state.get("phase") != "train":
         return str(state.get("phase", "start"))
     loss = f"  loss {state['loss']:.3f}" if "loss" in state else f"  {state.get('text', '')}"
     return f"step {state.get('step', 0)}/{state.get('steps', '?')}{loss}"
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

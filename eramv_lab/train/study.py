@@ -5,8 +5,9 @@ from __future__ import annotations
 import fcntl
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO, cast
 
@@ -14,6 +15,7 @@ import yaml
 from rich.console import Console
 
 from eramv_lab.errors import LabError, Problem, UserError
+from eramv_lab.recipe.arms import Arm
 from eramv_lab.recipe.resolve import Recipe
 from eramv_lab.report import table
 from eramv_lab.report.compare import compare_study
@@ -46,6 +48,8 @@ def run_study(
     fit: str = FIT,
     preload: Sequence[str] = PRELOAD,
     prepare: bool = True,
+    kind: str = "ablation",
+    trained: Mapping[tuple[str, int], Path] | None = None,
     console: Console | None = None,
 ) -> int:
     """Fit every arm and seed that has no result yet, and print the comparison.
@@ -55,13 +59,19 @@ def run_study(
         workers: fits side by side; default: one per GPU, or per `trainer.threads` cores.
         fit: `module:function` that fits, called with `run_dir` and `plan`.
         prepare: make data, bases, features and the store of runs first.
+        kind: what the study is in MLflow: an ablation, or the end of a sweep.
+        trained: folders of finished fits by (`Arm.training`, seed): none is trained twice.
 
     Returns 0, 1 where a fit failed, 130 after Ctrl-C, 143 after SIGTERM. Raises UserError for an
     unknown arm before anything is written, LabError where another process runs the study.
     """
     console = console or Console()
     root = runs / recipe.name
-    fits = plan_fits(recipe, root, arms, seeds)
+    known = trained or {}
+    fits = [
+        replace(f, trained=known.get((f.arm.training, f.seed)))
+        for f in plan_fits(recipe, root, arms, seeds)
+    ]
     if ranks.started_outside():
         with ranks.joined(processes(recipe)):
             if ranks.rank() > 0:
@@ -81,7 +91,7 @@ def run_study(
         raise UserError(Problem(message=message, key="trainer.nodes"))
 
     def side_by_side(open_fits: Sequence[Fit]) -> int:
-        return _run(recipe, root, fits, open_fits, workers, fit, preload, prepare, console)
+        return _run(recipe, root, fits, open_fits, workers, fit, preload, prepare, kind, console)
 
     return _study(recipe, root, fits, seeds, console, side_by_side)
 
@@ -101,7 +111,7 @@ def _study(
     if not open_fits and (root / "table.md").exists():
         _close(root, console, f"all {len(fits)} fits were done before")
         return 0
-    with _alone(root):
+    with alone(root):
         _write_study(recipe, root, seeds)
         for f in open_fits:
             clear(f)
@@ -132,14 +142,15 @@ def _run(
     fit: str,
     preload: Sequence[str],
     prepare: bool,
+    kind: str,
     console: Console,
 ) -> int:
-    width, threads, devices = _width(open_fits or fits, workers)
+    width, threads, devices = width_of([f.arm for f in open_fits or fits], workers)
     track = root / ".prepare" / "store" / "track.json"
     jobs: list[Job] = []
     needs: dict[str, list[str]] = {}
     if prepare:
-        jobs, needs = shared_jobs(recipe, root, open_fits, width)
+        jobs, needs = shared_jobs(recipe, root, open_fits, width, kind=kind)
     cards = len(devices[0].split(",")) if devices else 0
     jobs += fit_jobs(open_fits, needs, fit, str(track) if prepare else None, cards)
     labels = {f.key: f.label for f in open_fits}
@@ -163,9 +174,9 @@ def _run(
     return 1 if missing or failed else 0
 
 
-def _width(fits: Sequence[Fit], workers: int | None) -> tuple[int, int, list[str]]:
+def width_of(arms: Sequence[Arm], workers: int | None) -> tuple[int, int, list[str]]:
     """Fits side by side, threads of each, and the devices of each slot."""
-    asked = [f.arm.trainer for f in fits]
+    asked = [arm.trainer for arm in arms]
     threads = max(t.threads for t in asked)
     found = gpus() if all(t.accelerator in ("auto", "gpu") for t in asked) else []
     if found:
@@ -173,7 +184,7 @@ def _width(fits: Sequence[Fit], workers: int | None) -> tuple[int, int, list[str
         groups = [found[i : i + each] for i in range(0, len(found) - each + 1, each)]
         devices = [",".join(group) for group in groups]
         return workers or max(1, len(devices)), threads, devices
-    each = max(threads * ranks_of(f.arm, 0) for f in fits)
+    each = max(threads * ranks_of(arm, 0) for arm in arms)
     return workers or max(1, cores() // each), threads, []
 
 
@@ -206,7 +217,7 @@ def _close(root: Path, console: Console, note: str = "") -> None:
 
 
 @contextmanager
-def _alone(root: Path) -> Iterator[None]:
+def alone(root: Path) -> Iterator[None]:
     """Hold the study for this process. Raises LabError where another one has it."""
     root.mkdir(parents=True, exist_ok=True)
     with (root / ".lock").open("w") as file:

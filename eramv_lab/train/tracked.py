@@ -14,6 +14,7 @@ from eramv_lab.recipe.model_spec import parse_model
 from eramv_lab.track.params import short_params
 from eramv_lab.track.store import StudyRun, finish_fit, left_open, start_fit
 from eramv_lab.train.files import read_json
+from eramv_lab.train.plan import PRUNED
 
 ARTIFACTS = ("recipe.yaml", "env.json", "curves.csv", "predictions.jsonl", "result.json")
 
@@ -89,7 +90,7 @@ def finish(
 def finish_left_open(study: StudyRun) -> None:
     """End the runs of fits and trials that finished on disk and were cut off before MLflow knew."""
     for run_id, folder in left_open(study).items():
-        result = read_json(folder / "result.json")
+        result = read_json(folder / "result.json") or read_json(folder / PRUNED)
         if result is not None and result.get("mlflow_run_id") == run_id:
             finish(study.uri, run_id, folder, result, "FINISHED")
 
