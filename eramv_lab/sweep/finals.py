@@ -1,4 +1,4 @@
-"""After the search: finalists with more seeds, then the best against its controls on the test split.
+"""After the search: finalists with more seeds, then the best against its controls on `test`.
 
 The best trials are trained with the other seeds and scored on `val`, where they were chosen; the
 one with the best mean is the best found. It then meets the first setting of `begin_with` (the

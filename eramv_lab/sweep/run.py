@@ -155,7 +155,7 @@ def trials_of(text: str | None) -> str | None:
 
 
 def launcher_of(sweep: Sweep, name: str | None) -> LauncherConfig:
-    """What starts the workers: the file's `launcher`, or the one called `name`. Raises UserError."""
+    """What starts the workers: the file's `launcher`, or the one called `name`."""
     written = sweep.launcher
     if name is not None:
         same = isinstance(written, Mapping) and written.get("type") == name
@@ -330,7 +330,7 @@ def _finals(search: Search, workers: int | None) -> int:
     records.write_records(root, sweep, tickets, finals=found)
     recipe, notes = finals.final_recipe(sweep, best, root)
     trained = finals.trained_before(root, sweep, tickets)
-    show_search(read_search(root), file=cast(TextIO, console.file))
+    _show(search)
     for note in notes:
         search.say(note)
     code = max(
@@ -365,7 +365,7 @@ def _more_seeds(search: Search, chosen: Sequence[finals.Finalist], workers: int 
                 labels[fit.key] = f"{one.label} s{fit.seed}"
     told = {"kind": "finalist", "tags": {"feasible": "true"}}
     jobs = [
-        replace(job, args=job.args | {"plan": job.args["plan"] | told | {"name": labels[job.key]}})
+        replace(job, args={**job.args, "plan": job.args["plan"] | told | {"name": labels[job.key]}})
         for job in jobs
     ]
     settings: dict[str, Any] = {"threads": threads, "gpus": gpus, "preload": WORKER_PRELOAD}
@@ -377,8 +377,14 @@ def _more_seeds(search: Search, chosen: Sequence[finals.Finalist], workers: int 
 def _report(search: Search) -> None:
     settings: dict[str, Any] = {"threads": 1, "preload": WORKER_PRELOAD}
     finish(search.root, search.track, complete=False, **settings)
-    show_search(read_search(search.root), file=cast(TextIO, search.console.file))
+    _show(search)
     _say_links(search)
+
+
+def _show(search: Search) -> None:
+    found = read_search(search.root)
+    if found is not None:
+        show_search(found, file=cast(TextIO, search.console.file))
 
 
 def _say_links(search: Search) -> None:

@@ -310,18 +310,23 @@ def logged(file: Path) -> Iterator[None]:
     """Send what this process prints to a file for a while."""
     file.parent.mkdir(parents=True, exist_ok=True)
     before = [(number, os.dup(number)) for number in (1, 2)]
-    sys.stdout.flush(), sys.stderr.flush()
+    _flush()
     log = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
         for number, _ in before:
             os.dup2(log, number)
         yield
     finally:
-        sys.stdout.flush(), sys.stderr.flush()
+        _flush()
         for number, kept in before:
             os.dup2(kept, number)
             os.close(kept)
         os.close(log)
+
+
+def _flush() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
 
 
 def _gone(trial: FrozenTrial) -> bool:

@@ -135,6 +135,7 @@ def _row(width: int, label: str, accuracy: str, flops: str, seconds: str) -> str
 
 
 def state_line(state: Mapping[str, Any]) -> str:
+    """What a fit says of itself, in words."""
     if state.get("phase") != "train":
         return str(state.get("phase", "start"))
     loss = f"  loss {state['loss']:.3f}" if "loss" in state else f"  {state.get('text', '')}"
@@ -142,6 +143,7 @@ def state_line(state: Mapping[str, Any]) -> str:
 
 
 def clock(seconds: float) -> str:
+    """Seconds as a clock shows them."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
