@@ -60,7 +60,9 @@ def draw_placement(search: Search, file: Path) -> Path | None:
     ):
         from matplotlib.patches import Rectangle
 
-        grid = [[values.get((start, length), float("nan")) for start in starts] for length in lengths]
+        grid = [
+            [values.get((start, length), float("nan")) for start in starts] for length in lengths
+        ]
         image = axes.imshow(
             grid,
             origin="lower",
@@ -86,7 +88,7 @@ def draw_placement(search: Search, file: Path) -> Path | None:
                     axes.add_patch(Rectangle(**box, fc="#f2f2f2", ec="#c9c9c9", hatch="////"))
                 else:
                     axes.add_patch(Rectangle(**box, fc="#f7f7f7"))
-                    axes.text(x, y, mark or "·", color=style.GREY, **_CENTRE)
+                    axes.text(x, y, mark or "·", color="#555555", **_CENTRE)
         _outline(axes, search, starts, lengths)
         axes.set_xticks(range(len(starts)), [str(start) for start in starts])
         axes.set_yticks(range(len(lengths)), [str(length) for length in lengths])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from eramv_lab.report import style
 from eramv_lab.report.frontier import frontier, null_curve, place
@@ -15,6 +16,7 @@ from eramv_lab.report.search_words import bound
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+Point: TypeAlias = tuple[float, float]
 BLUE, ORANGE, GREEN = style.COLOURS[0], style.COLOURS[1], style.COLOURS[2]
 LABELLED = 12
 """Given trials that are labelled at most."""
@@ -28,7 +30,7 @@ def draw_search(search: Search, file: Path) -> Path:
     title, times = heading(across.metric, [search.value(t, across.metric) for t in search.trials])
     tall, high = heading(up.metric, [search.value(t, up.metric) for t in search.trials])
 
-    def at(trial: Trial) -> tuple[float, float]:
+    def at(trial: Trial) -> Point:
         x, y = search.value(trial, across.metric), search.value(trial, up.metric)
         assert x is not None and y is not None
         return x * times, y * high
@@ -55,11 +57,10 @@ def draw_search(search: Search, file: Path) -> Path:
             where = "steps-pre" if across.maximize else "steps-post"
             axes.plot(*line, "-", color=ORANGE, lw=1.6, drawstyle=where, label="frontier", zorder=2)
         limit = bound(search, across.metric)
-        if limit:
-            axes.axvline(limit[0] * times, color=ORANGE, lw=1.1, ls=":", label=limit[1])
         shown = [t for t in placed if t.complete or t.state == "pruned"]
+        if limit and shown:
+            axes.axvline(limit[0] * times, color=ORANGE, lw=1.1, ls=":", label=limit[1])
         if across.metric in LOGARITHMIC:
-            title += " of one prefill" if across.metric == "prefill_tflops" else ""
             title += " (log scale)"
         axes.set_xlabel(title)
         axes.set_ylabel(tall + (" on val" if up.metric == "accuracy" else ""))
@@ -69,8 +70,13 @@ def draw_search(search: Search, file: Path) -> Path:
         if shown:
             line = [limit[0] * times] if limit else []
             _limits(axes, [at(t) for t in shown], line, across.metric in LOGARITHMIC)
-            _name(axes, search, shown, [at(t) for t in shown])
+            corners = [at(t) for t in edge], [at(t) for t in null]
+            steps = [(b[0], a[1]) for a, b in itertools.pairwise(corners[0])]
+            edge_line = [p for pair in zip(corners[0], steps, strict=False) for p in pair]
+            clear = _along([*edge_line, *corners[0][-1:]]) + _along(corners[1])
+            _name(axes, search, shown, [at(t) for t in shown], clear)
         else:
+            axes.set_xticks([])
             _nothing(axes)
         return style.save(figure, file)
 
@@ -91,7 +97,10 @@ def draw_history(search: Search, file: Path) -> Path:
                 value = values[trial.number]
                 better = not best or up.sign * (value - best[-1][1]) > 0
                 best.append((trial.number, value if better else best[-1][1]))
-        for state, look in (("complete", {"alpha": 0.6}), ("pruned", {"mfc": "none", "alpha": 0.4})):
+        for state, look in (
+            ("complete", {"alpha": 0.6}),
+            ("pruned", {"mfc": "none", "alpha": 0.4}),
+        ):
             some = [t.number for t in search.trials if t.state == state and t.number in values]
             label = f"{'finished' if state == 'complete' else state} ({len(some)})"
             if some:
@@ -122,7 +131,7 @@ def draw_history(search: Search, file: Path) -> Path:
         axes.set_title(f"{search.study}: value of each trial")
         numbers = list(search.by_number) or [0]
         axes.set_xlim(min(numbers) - 0.8, max(numbers) + 0.8)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         if values:
             low, high = min(values.values()), max(values.values())
             room = max(0.02 * abs(high), 0.1 * (high - low), 1e-9)
@@ -130,7 +139,7 @@ def draw_history(search: Search, file: Path) -> Path:
         else:
             _nothing(axes)
         if axes.get_legend_handles_labels()[0]:
-            figure.legend(loc="outside lower center", ncols=6, fontsize=9)
+            figure.legend(loc="outside lower center", ncols=4, fontsize=9)
         return style.save(figure, file)
 
 
@@ -152,9 +161,13 @@ def draw_importance(search: Search, file: Path) -> Path | None:
 
 
 def _name(
-    axes: Axes, search: Search, trials: Sequence[Trial], points: Sequence[tuple[float, float]]
+    axes: Axes,
+    search: Search,
+    trials: Sequence[Trial],
+    points: Sequence[Point],
+    clear: Sequence[Point],
 ) -> None:
-    """Mark and label the trials that were asked for, and the best."""
+    """Mark and label the trials that were asked for, and the best, off the points in `clear`."""
     chosen = [i for i, t in enumerate(trials) if t.given][:LABELLED]
     for i in chosen:
         axes.plot(*points[i], "D", color=GREEN, ms=6.5, mfc="none", mew=1.5, zorder=4)
@@ -163,16 +176,22 @@ def _name(
         if trial.number == search.best:
             axes.plot(*points[i], "*", color=ORANGE, ms=15, mec="white", mew=0.8, zorder=5)
             labels[i] = f"best: {trial.given or trial.label}"
-    bars = [(x, y, y) for x, y in points]
-    order = [*labels, *(i for i in range(len(trials)) if i not in labels)]
+    others = [point for i, point in enumerate(points) if i not in labels]
     style.label_points(
-        axes, [points[i] for i in order], bars, [labels[i] for i in order if i in labels]
+        axes, [*(points[i] for i in labels), *others, *clear], [], list(labels.values())
     )
 
 
-def _limits(
-    axes: Axes, points: Sequence[tuple[float, float]], lines: Sequence[float], log: bool
-) -> None:
+def _along(corners: Sequence[Point], steps: int = 40) -> list[Point]:
+    """Points on the line through `corners`, so close that no label fits between."""
+    return [
+        (a[0] + (b[0] - a[0]) * i / steps, a[1] + (b[1] - a[1]) * i / steps)
+        for a, b in itertools.pairwise(corners)
+        for i in range(steps + 1)
+    ]
+
+
+def _limits(axes: Axes, points: Sequence[Point], lines: Sequence[float], log: bool) -> None:
     """Room for labels on all sides; `lines` are prices that are to be seen too."""
     prices, heights = [x for x, _ in points] + list(lines), [y for _, y in points]
     left, right = min(prices), max(prices)
@@ -186,4 +205,5 @@ def _limits(
 
 
 def _nothing(axes: Axes) -> None:
+    axes.set_yticks([])
     axes.text(0.5, 0.5, "no trial has finished", transform=axes.transAxes, ha="center")

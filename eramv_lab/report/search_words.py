@@ -41,8 +41,7 @@ def amount(metric: str, value: float | None) -> str:
     if metric in SHARES:
         return share(value)
     head, times = heading(metric, [value])
-    unit = head.rpartition(" ")[2] if times != 1 or head.endswith(("MiB", "ms")) else ""
-    return f"{digits(value * times)} {unit}".strip()
+    return f"{digits(value * times)} {head.removeprefix(name_of(metric)).strip()}".strip()
 
 
 def bound(search: Search, metric: str) -> tuple[float, str] | None:
