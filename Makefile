@@ -62,7 +62,8 @@ bench: setup  ## time the hot paths
 lock: $(BIN)/python  ## pin requirements.lock anew from pyproject.toml (ARGS=--upgrade: newest versions)
 	$(PIP) install --quiet uv
 	echo 'torch ; python_version < "0"' > $(VENV)/without-torch.txt
-	$(BIN)/uv pip compile pyproject.toml --group torch-needs --all-extras --universal \
+	$(BIN)/uv pip compile pyproject.toml --group torch-needs --universal \
+		--extra dev --extra slurm --extra postgres \
 		--generate-hashes --overrides $(VENV)/without-torch.txt --no-annotate \
 		--custom-compile-command 'make lock' --quiet --output-file requirements.lock $(ARGS)
 

@@ -114,7 +114,10 @@ def _wait(ray: ModuleType, tasks: dict[Any, Job], follow: Follow) -> None:
 
 
 def _cancel(ray: ModuleType, refs: list[Any]) -> None:
-    """End what still runs; a worker has time to save."""
+    """End what still runs; a worker has time to save.
+
+    Ray's interrupt is heard between two lines of Python: it wakes nobody from a long sleep.
+    """
     if not refs:
         return
     for ref in refs:
