@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from eramv_lab.track.store import DATABASE, client_of, init_store, store_uri
+from eramv_lab.track.client import client_of
+from eramv_lab.track.store import DATABASE, init_store, store_uri
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from eramv_lab.report.plots import read_curve
+from eramv_lab.track.client import client_of
 from eramv_lab.track.curves import CurveWriter
-from eramv_lab.track.store import client_of, start_fit, start_study
+from eramv_lab.track.store import start_fit, start_study
 
 
 def test_points_reach_file_and_store(uri: str, tmp_path: Path):

@@ -6,13 +6,15 @@ import socket
 import subprocess
 import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from eramv_lab.errors import LabError, UserError
-from eramv_lab.track import ui, view
+from eramv_lab.track import page, ui, view
+from eramv_lab.track.client import client_of
 from eramv_lab.track.params import short_params
-from eramv_lab.track.store import client_of, start_study
+from eramv_lab.track.store import closed_trial, finish_fit, start_fit, start_study
 
 
 def test_short_params_of_a_recipe():
@@ -44,21 +46,46 @@ def test_short_params_of_a_recipe():
     assert short_params({"model": {"anchors": "none", "band": "none"}})["band"] == "none"
 
 
+def saved(uri: str, experiment_id: str, key: str) -> dict[str, Any]:
+    tags = client_of(uri).get_experiment(experiment_id).tags
+    packed = json.loads(tags[view.TAG + key])["state"].removeprefix("deflate;")
+    state = json.loads(zlib.decompress(base64.b64decode(packed)))
+    sections = [section["uuid"] for section in state["compareRunSections"]]
+    charts = state["compareRunCharts"]
+    assert {chart["metricSectionId"] for chart in charts} == set(sections)
+    assert len({chart["uuid"] for chart in charts}) == len(charts)
+    return state
+
+
 def test_saved_view_is_a_tag_that_unpacks(uri: str):
     study = start_study(uri, "ca")
     key = view.save_view(uri, study.experiment_id, "ca")
     assert key is not None and view.save_view(uri, study.experiment_id, "ca") == key
-    tags = client_of(uri).get_experiment(study.experiment_id).tags
-    saved = json.loads(tags[view.TAG + key])
-    packed = saved["state"].removeprefix("deflate;")
-    state = json.loads(zlib.decompress(base64.b64decode(packed)))
-    assert state["searchFilter"] == view.filter_of("ca")
-    sections = {section["uuid"] for section in state["compareRunSections"]}
-    assert {chart["metricSectionId"] for chart in state["compareRunCharts"]} < sections
-    assert state["compareRunSections"][0]["uuid"] not in {
-        chart["metricSectionId"] for chart in state["compareRunCharts"]
-    }
-    assert len({chart["uuid"] for chart in state["compareRunCharts"]}) == 6
+    state = saved(uri, study.experiment_id, key)
+    assert state["searchFilter"] == page.filter_of("ca")
+    assert len(state["compareRunCharts"]) == 6
+
+
+def test_the_view_of_trials_has_what_was_searched(uri: str):
+    sweep = start_study(uri, "ca", kind="sweep")
+    where = sweep.experiment_id
+    key = view.save_view(uri, where, "ca", "trial")
+    assert key is not None and key != view.save_view(uri, where, "ca")
+    kinds = [chart["type"] for chart in saved(uri, where, key)["compareRunCharts"]]
+    assert kinds[:4] == ["SCATTER", "PARALLEL", "CONTOUR", "SCATTER"]
+    for number, sharing in enumerate(["none", "all", "none"]):
+        params = {"anchors": 4 * (number + 1), "band_start": 2, "sharing": sharing, "lr": 1e-3}
+        tags = {"eramv.hash": str(number)}
+        run_id = start_fit(sweep, "trial", 0, params, tags, kind="trial")
+        finish_fit(uri, run_id, {"accuracy": 0.5})
+    closed_trial(sweep, "t3", {"lr": 2.0}, {"eramv.hash": "x", "eramv.state": "failed"})
+    assert view.varied(uri, where, "ca") == ["anchors", "sharing"]
+    assert view.save_view(uri, where, "ca", "trial") == key
+    state = saved(uri, where, key)
+    kinds = [chart["type"] for chart in state["compareRunCharts"]]
+    assert kinds[:3] == ["SCATTER", "PARALLEL", "SCATTER"] and "CONTOUR" not in kinds
+    assert state["compareRunCharts"][1]["selectedParams"] == ["anchors", "sharing"]
+    assert state["searchFilter"].endswith("tags.`eramv.kind` = 'trial'")
 
 
 def test_links_of_the_last_studies(uri: str):
@@ -68,6 +95,17 @@ def test_links_of_the_last_studies(uri: str):
     assert names == ("second", "second (plain list)", "first", "first (plain list)")
     assert paths[0].startswith(f"/#/experiments/{second.experiment_id}/runs?viewStateShareKey=")
     assert all("workflowType=machine_learning" in path for path in paths)
+
+
+def test_links_of_a_sweep(uri: str):
+    start_study(uri, "first")
+    sweep = start_study(uri, "ca", kind="sweep")
+    trials = [name for name, _ in ui.page_links(uri)[:3]]
+    assert trials == ["ca, trials", "ca, trials (plain list)", "first"]
+    start_fit(sweep, "best", 0, {})
+    links = view.links_of(uri, sweep.experiment_id, "ca", "sweep")
+    assert [name for name, _ in links[2:]] == ["ca, final arms", "ca, final arms (plain list)"]
+    assert ui.page_links(uri)[:4] == links and len({path for _, path in links}) == 4
 
 
 def test_a_view_that_cannot_be_written_is_a_warning(uri: str):
