@@ -11,6 +11,8 @@ from eramv_lab.sweep.domains import Choices, Domain, word
 
 SAID = ("model.band.start", "model.band.length", "model.band.layers", "model.anchors.count")
 """Keys that the first words say already."""
+BANDED = ("model.bridge", "model.sharing", "model.fine")
+"""Keys that say nothing where there is no band."""
 LONGEST = 12
 
 
@@ -20,7 +22,7 @@ def label_of(
     """Start and length of the band (or its layers), anchors without CLS, choices, numbers."""
     words = [*_band(spec.band), f"a{anchors_of(spec)}"]
     for key, domain in domains.items():
-        if key in SAID or values is None:
+        if key in SAID or values is None or (key.startswith(BANDED) and not spec.band):
             continue
         value = values[key]
         if isinstance(domain, Choices):
