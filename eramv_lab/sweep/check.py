@@ -78,6 +78,6 @@ def check_rest(
             if option not in taken or option == "seed":
                 message = f"Optuna's {name} has no argument {option!r}"
                 yield choice(message, option, taken, f"{what}.{option}")
-    if any(arm.parent for arm in recipe.arms.values() if arm.name == "main"):
+    if any(arm.parent for arm in recipe.arms.values()):
         message = "a search starts from a base, not from an arm's weights"
         yield Problem(message=message, key="base.arm")

@@ -11,7 +11,7 @@ from eramv_lab.recipe.load import Document
 from eramv_lab.recipe.merge import merge
 from eramv_lab.recipe.nodes import Node, leaves, to_data
 from eramv_lab.recipe.parse import choice
-from eramv_lab.recipe.resolve import NAME, Recipe
+from eramv_lab.recipe.resolve import NAME
 from eramv_lab.sweep.domains import Choices, Range
 from eramv_lab.sweep.points import changes_of, point_arm
 from eramv_lab.sweep.pricing import Pricer
@@ -35,7 +35,6 @@ class Given:
 def read_given(
     node: Node | None,
     document: Document,
-    recipe: Recipe,
     space: Space,
     pricer: Pricer,
     problems: list[Problem],

@@ -24,6 +24,8 @@ from eramv_lab.sweep.pricing import Limit, Pricer, costs_of_arm
 from eramv_lab.sweep.samplers import PRUNERS, SAMPLERS
 from eramv_lab.sweep.space import Space
 
+AROUND = "around"
+"""Name of the recipe that is searched around, as an arm."""
 DROPPED = ("expect",)
 """Keys of the recipe that say something of its arms, which a sweep does not fit."""
 
@@ -35,9 +37,10 @@ class Sweep:
     name: str
     path: str
     document: Document
-    """The recipe that is searched around, without the sweep's own keys."""
+    """The recipe that is searched around, without the sweep's own keys; its arms are only looked
+    at where the budget or `begin_with` names them."""
     recipe: Recipe
-    """Its arms, which the budget and `begin_with` may name."""
+    """The same, checked: its seeds, its question."""
     goals: tuple[Goal, ...]
     limits: tuple[Limit, ...]
     domains: Mapping[str, Domain]
@@ -75,7 +78,7 @@ class Sweep:
         ranges = {f"search.{key}": repr(domain) for key, domain in self.domains.items()}
         limits = {f"budget.{limit.name}": limit.value for limit in self.limits}
         goals = {"goal": [f"{g.direction} {g.metric}" for g in self.goals]}
-        around = self.arm("around", {}).hash
+        around = self.arm(AROUND, {}).hash
         return {**goals, **limits, **ranges, "recipe": around, "seed": self.seeds[0]}
 
 
@@ -92,11 +95,12 @@ def load_sweep(path: Path | str, overrides: Iterable[str] = ()) -> Sweep:
         raise UserError(Problem(message=message, file=str(path), key="search"))
     problems: list[Problem] = []
     try:
-        recipe = resolve_document(document, path)
+        alone = Document(document.shared, {AROUND: Node({}, document.shared.mark)})
+        recipe = resolve_document(replace(alone, problems=document.problems), path)
     except UserError as error:
         raise UserError([*error.problems, *_placed(_parse(data)[1], own)]) from None
     parts, found = _parse(data)
-    limits = tuple(_limits(parts["bounds"], recipe, Path(path), found))
+    limits = tuple(_limits(parts["bounds"], document, Path(path), found))
     problems += _placed(found, own)
     if problems:
         raise UserError(dict.fromkeys(problems))
@@ -112,7 +116,7 @@ def load_sweep(path: Path | str, overrides: Iterable[str] = ()) -> Sweep:
     if not space.possible():
         raise InfeasibleError(_too_dear(space, pricer, str(path)))
     begin = own.value.get("begin_with")
-    given = read_given(begin, document, recipe, space, pricer, found := list[Problem]())
+    given = read_given(begin, document, space, pricer, found := list[Problem]())
     found += check_rest(parts["sampler"], parts["pruner"], parts["goals"], space, recipe)
     if found:
         raise UserError(dict.fromkeys(_placed(found, own)))
@@ -158,7 +162,7 @@ def _parse(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
 
 
 def _limits(
-    bounds: Iterable[Bound], recipe: Recipe, path: Path, problems: list[Problem]
+    bounds: Iterable[Bound], document: Document, path: Path, problems: list[Problem]
 ) -> Iterator[Limit]:
     for bound in bounds:
         if bound.number is not None:
@@ -167,13 +171,13 @@ def _limits(
         share, of = bound.share or 0.0, bound.of or ""
         key = f"budget.{bound.name}.of"
         beside = path.parent / of
-        if of in recipe.arms:
-            arm = recipe.arms[of]
+        if of in document.arms:
+            arm = point_arm(document, of, document.arms[of], "test")
         elif of.endswith((".yaml", ".yml")) and beside.is_file():
             arm = next(iter(load_recipe(beside).arms.values()))
         else:
             message = f"there is no arm and no recipe {of!r}"
-            problems.append(choice(message, of, recipe.arms, key))
+            problems.append(choice(message, of, document.arms, key))
             continue
         value = share * costs_of_arm(arm)[bound.name]
         yield Limit(name=bound.name, value=value, said=f"{share:g} of {of}")

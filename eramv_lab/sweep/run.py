@@ -107,12 +107,13 @@ class Search:
             asked = (before or sweep.settings.trials) + int(more)
         else:
             asked = int(more) if more else max(before, sweep.settings.trials)
-        points = sweep.space.count()
         outside = sum(given.values is None for given in sweep.given)
-        if points is not None and (asked > points + outside or sweep.sampler.type == "grid"):
-            if asked > points + outside:
-                self.say(f"the search has {points} settings, so there are no {asked} trials")
-            asked = points + outside
+        if sweep.sampler.type == "grid":
+            return len(set(map(sweep.space.identity, sweep.space.points()))) + outside
+        points = sweep.space.count()
+        if points is not None and asked > points + outside:
+            self.say(f"the search has {points} settings, so there are no {asked} trials")
+            return points + outside
         return asked
 
     def refill(self, tickets: Tickets) -> int:

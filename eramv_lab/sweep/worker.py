@@ -109,13 +109,16 @@ class Worker:
         )
         if values is not None:
             self.tickets.settle(trial, values)
+        else:  # all is tried: there are as many trials as settings
+            asked = int(self.tickets.study.user_attrs["asked"])
+            self.tickets.study.set_user_attr("asked", asked - 1)
+            self.tickets.tell(trial, **{REQUEUED: True}, error="nothing new is left to try")
         return values
 
     def one(self, trial: FrozenTrial, values: Values | None, began: float) -> None:
         """Price, fit and close one trial."""
         changes = values or trial.user_attrs.get("changes")
         if changes is None:
-            self.tickets.tell(trial, error="nothing new is left to try")
             self.tickets.close(trial, TrialState.FAIL)
             return
         try:
