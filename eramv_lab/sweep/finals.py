@@ -24,7 +24,7 @@ from eramv_lab.recipe.resolve import Recipe, resolve_document
 from eramv_lab.sweep.load import Sweep
 from eramv_lab.sweep.points import changes_of
 from eramv_lab.sweep.store import Tickets
-from eramv_lab.sweep.worker import TRIALS, trial_fit
+from eramv_lab.sweep.trial import TRIALS, trial_fit
 from eramv_lab.train.files import read_json, write_text
 from eramv_lab.train.plan import Fit, fit_of
 

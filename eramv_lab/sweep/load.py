@@ -64,6 +64,10 @@ class Sweep:
         """The whole recipe of a setting, scored on `split`. Raises UserError."""
         return point_arm(self.document, name, changes, split)
 
+    def layers(self) -> int:
+        """Layers of the language model that is searched around."""
+        return int(self.arm(AROUND, {}).spec.dims().language.layers)
+
     def to_plain(self) -> dict[str, Any]:
         """The sweep in one file: reads back to the same one wherever it lies."""
         shared = to_data(self.document.shared)

@@ -49,6 +49,7 @@ def write_records(
         "space": {
             "keys": {key: _shown(domain) for key, domain in sweep.domains.items()},
             "points": points,
+            "layers": sweep.layers(),
         },
         "sampler": chosen(sweep.sampler, sweep.settings.trials),
         "pruner": sweep.pruner.type,
