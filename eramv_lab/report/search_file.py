@@ -123,7 +123,7 @@ def read_search(study_dir: Path) -> Search | None:
         found = _sound_texts(read_object(file, SEARCH, "a search"))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except OSError as error:
+    except (OSError, RecursionError) as error:
         raise LabError(f"{file} cannot be read: {error}") from error
     wrong = [
         fault
