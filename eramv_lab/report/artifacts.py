@@ -9,13 +9,16 @@ from eramv_lab.report import plots, table
 from eramv_lab.report.comparison import compare
 from eramv_lab.report.plain import to_plain
 from eramv_lab.report.runs import find_study
+from eramv_lab.report.search_artifacts import write_search_report
+from eramv_lab.report.search_file import SEARCH_FILE
 
 
 def write_report(study_dir: Path) -> list[Path]:
     """Write table.md, table.csv, compare.json, pareto.png, types.png and, where there are training
-    curves, curves.png into `study_dir`; returns their paths. Raises UserError where no fit has
-    finished.
+    curves, curves.png into `study_dir`, and the report of the search that the study ends, if it
+    does; returns their paths. Raises UserError where no fit has finished.
     """
+    searched = write_search_report(study_dir) if (study_dir / SEARCH_FILE).is_file() else []
     found = find_study(study_dir)
     comparison = compare(found)
     texts = {
@@ -30,4 +33,5 @@ def write_report(study_dir: Path) -> list[Path]:
         plots.draw_types(comparison, study_dir / "types.png"),
         plots.draw_curves(found.arms, study_dir / "curves.png"),
     ]
-    return [study_dir / name for name in texts] + [file for file in drawn if file is not None]
+    written = [study_dir / name for name in texts] + [file for file in drawn if file is not None]
+    return written + searched

@@ -48,12 +48,8 @@ def reference(search: Search) -> Place | None:
     """The stored reference point; None where the file has none for these goals."""
     up, across = search.axes
     value, price = (search.reference.get(goal.metric) for goal in (up, across))
-    if not (isinstance(value, int | float) and isinstance(price, int | float)):
-        return None
-    cost = _cost(across, price)
-    if cost is None or not math.isfinite(cost) or not math.isfinite(value):
-        return None
-    return Place(cost, up.sign * value)
+    cost = None if price is None else _cost(across, price)
+    return None if value is None or cost is None else Place(cost, up.sign * value)
 
 
 def hypervolume(search: Search) -> float | None:

@@ -13,6 +13,7 @@ from eramv_lab.errors import LabError, Problem, UserError, nearest
 from eramv_lab.recipe.schema import METRICS, NEUTRAL
 from eramv_lab.report.answers import Answer, read_answers
 from eramv_lab.report.differences import flatten
+from eramv_lab.report.search_file import SEARCH_FILE
 from eramv_lab.report.shape import (
     Key,
     Shape,
@@ -236,7 +237,8 @@ def _find_one(name: str, runs: Path) -> Found:
             return Found(study=study, question="", arms=[arm], expect={}, notes=[])
         if folder.is_dir() and FOLDER.fullmatch(folder.name):
             raise UserError(f"{folder} has no result.json: the fit has not finished")
-    studies = sorted(file.parent.name for file in runs.glob("*/study.json"))
+    files = [file for kind in ("study.json", SEARCH_FILE) for file in runs.glob(f"*/{kind}")]
+    studies = sorted({file.parent.name for file in files})
     raise UserError(
         Problem(
             message=f"there is no study or run folder {name!r} in {runs}/"

@@ -90,7 +90,9 @@ class Search:
     question: str
     goals: list[Goal]
     budget: list[Limit]
-    reference: Mapping[str, Any]
+    reference: Mapping[str, float]
+    """The point that the hypervolume is measured from, by metric."""
+    reference_said: str
     space: Mapping[str, Any]
     layers: int | None
     points: float | None

@@ -67,6 +67,7 @@ SEARCH: Shape = {
     "goals": Key(what="one goal or two", sound=lambda v: list_of(is_object)(v) and 0 < len(v) < 3),
     "budget": _objects("limits"),
     "reference": _OBJECT,
+    "reference.said": _TEXT,
     "space": _OBJECT,
     "space.keys": _OBJECT,
     "space.points": _number(),
@@ -119,10 +120,10 @@ def read_search(study_dir: Path) -> Search | None:
     """
     file = study_dir / SEARCH_FILE
     try:
-        found = read_object(file, SEARCH, "a search")
+        found = _sound_texts(read_object(file, SEARCH, "a search"))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except OSError as error:
+    except (OSError, RecursionError) as error:
         raise LabError(f"{file} cannot be read: {error}") from error
     wrong = [
         fault
@@ -144,7 +145,8 @@ def read_search(study_dir: Path) -> Search | None:
         question=found.get("question") or "",
         goals=[Goal(g["metric"], g["direction"] == "maximize") for g in found["goals"]],
         budget=[_limit(limit) for limit in found.get("budget") or [] if finite(limit["limit"])],
-        reference=found.get("reference") or {},
+        reference=_numbers(found.get("reference")),
+        reference_said=(found.get("reference") or {}).get("said") or "",
         space=space.get("keys") or {},
         layers=space.get("layers"),
         points=finite(space.get("points")),
@@ -207,6 +209,17 @@ def finite(value: Any) -> float | None:
         return value if is_number(value) and math.isfinite(value) else None
     except OverflowError:
         return None
+
+
+def _sound_texts(value: Any) -> Any:
+    """The same with half characters replaced: they come with paths and cannot be written."""
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    if isinstance(value, list):
+        return [_sound_texts(member) for member in value]
+    if isinstance(value, dict):
+        return {_sound_texts(key): _sound_texts(member) for key, member in value.items()}
+    return value
 
 
 def _numbers(values: Mapping[str, Any] | None) -> dict[str, float]:

@@ -9,6 +9,7 @@ from eramv_lab.report.numbers import MEASURES, heading, name_of
 from eramv_lab.report.search import Search, said
 from eramv_lab.report.search_plain import to_plain
 from eramv_lab.report.search_words import SHARES
+from eramv_lab.report.shape import is_number
 
 TEMPLATE = Path(__file__).with_name("search_page.html")
 MARK = "__DATA__"
@@ -26,9 +27,9 @@ def html(search: Search) -> str:
         plain["sort"] = {
             key: value
             for key, value in trial.params.items()
-            if isinstance(value, int | float) and abs(value) < 1e300
+            if is_number(value) and abs(value) < 1e300
         }
-    wanted = {goal["metric"] for goal in data["axes"].values()}
+    wanted = [goal["metric"] for goal in data["axes"].values()]
     data["metrics"] = {
         metric: _measure(metric, [search.value(trial, metric) for trial in search.trials])
         for metric in dict.fromkeys([*wanted, *COLUMNS])

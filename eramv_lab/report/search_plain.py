@@ -33,7 +33,10 @@ def to_plain(search: Search) -> dict[str, Any]:
             "startup_seconds": dict(search.startup),
             "frontier": [trial.number for trial in frontier(search)],
             "null_curve": [trial.number for trial in null_curve(search)],
-            "hypervolume": {"value": hypervolume(search), "reference": dict(search.reference)},
+            "hypervolume": {
+                "value": hypervolume(search),
+                "reference": {**search.reference, "said": search.reference_said},
+            },
             "params": dict(search.param_names),
             "importance": dict(search.importance),
             "best": None

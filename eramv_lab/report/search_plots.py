@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from eramv_lab.report import style
 from eramv_lab.report.frontier import frontier, null_curve, place
@@ -20,6 +20,8 @@ Point: TypeAlias = tuple[float, float]
 BLUE, ORANGE, GREEN = style.COLOURS[0], style.COLOURS[1], style.COLOURS[2]
 LABELLED = 12
 """Given trials that are labelled at most."""
+LONGEST = 40
+"""Characters of a name in a picture."""
 
 
 def draw_search(search: Search, file: Path) -> Path:
@@ -37,12 +39,12 @@ def draw_search(search: Search, file: Path) -> Path:
 
     placed = [t for t in search.trials if place(search, t)]
     edge, null = frontier(search), null_curve(search)
+    groups: list[tuple[str, list[Trial], dict[str, Any]]] = [
+        ("pruned", [t for t in placed if t.state == "pruned"], {"mfc": "none", "alpha": 0.35}),
+        ("plain anchors", [t for t in placed if t.complete and t.plain], {"mfc": "white"}),
+        ("finished", [t for t in placed if t.complete and not t.plain], {"alpha": 0.55}),
+    ]
     with style.drawing(8.0, 5.0) as (figure, axes):
-        groups = (
-            ("pruned", [t for t in placed if t.state == "pruned"], {"mfc": "none", "alpha": 0.35}),
-            ("plain anchors", [t for t in placed if t.complete and t.plain], {"mfc": "white"}),
-            ("finished", [t for t in placed if t.complete and not t.plain], {"alpha": 0.55}),
-        )
         for name, trials, look in groups:
             colour, mark = (style.GREY, "s") if name == "plain anchors" else (BLUE, "o")
             label = f"{name} ({len(trials)})"
@@ -83,6 +85,8 @@ def draw_search(search: Search, file: Path) -> Path:
 
 def draw_history(search: Search, file: Path) -> Path:
     """The goal by trial number with the best so far, saved as `file`; failed ones at the foot."""
+    from matplotlib.ticker import MaxNLocator
+
     up, _ = search.axes
     tall, times = heading(up.metric, [search.value(t, up.metric) for t in search.trials])
     values = {
@@ -97,10 +101,11 @@ def draw_history(search: Search, file: Path) -> Path:
                 value = values[trial.number]
                 better = not best or up.sign * (value - best[-1][1]) > 0
                 best.append((trial.number, value if better else best[-1][1]))
-        for state, look in (
-            ("complete", {"alpha": 0.6}),
-            ("pruned", {"mfc": "none", "alpha": 0.4}),
-        ):
+        looks: dict[str, dict[str, Any]] = {
+            "complete": {"alpha": 0.6},
+            "pruned": {"mfc": "none", "alpha": 0.4},
+        }
+        for state, look in looks.items():
             some = [t.number for t in search.trials if t.state == state and t.number in values]
             label = f"{'finished' if state == 'complete' else state} ({len(some)})"
             if some:
@@ -131,7 +136,7 @@ def draw_history(search: Search, file: Path) -> Path:
         axes.set_title(f"{search.study}: value of each trial")
         numbers = list(search.by_number) or [0]
         axes.set_xlim(min(numbers) - 0.8, max(numbers) + 0.8)
-        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         if values:
             low, high = min(values.values()), max(values.values())
             room = max(0.02 * abs(high), 0.1 * (high - low), 1e-9)
@@ -148,7 +153,7 @@ def draw_importance(search: Search, file: Path) -> Path | None:
     if not search.importance:
         return None
     bars = sorted(search.importance.items(), key=lambda pair: (pair[1], pair[0]))
-    names = [search.param_names.get(key, key) for key, _ in bars]
+    names = [_cut(search.param_names.get(key, key)) for key, _ in bars]
     with style.drawing(7.2, 1.4 + 0.34 * len(bars)) as (figure, axes):
         drawn = axes.barh(range(len(bars)), [share for _, share in bars], color=BLUE, height=0.7)
         axes.bar_label(drawn, [f"{share:.2f}" for _, share in bars], padding=3, fontsize=9)
@@ -171,11 +176,11 @@ def _name(
     chosen = [i for i, t in enumerate(trials) if t.given][:LABELLED]
     for i in chosen:
         axes.plot(*points[i], "D", color=GREEN, ms=6.5, mfc="none", mew=1.5, zorder=4)
-    labels = {i: trials[i].given or "" for i in chosen}
+    labels = {i: _cut(trials[i].given or "") for i in chosen}
     for i, trial in enumerate(trials):
         if trial.number == search.best:
             axes.plot(*points[i], "*", color=ORANGE, ms=15, mec="white", mew=0.8, zorder=5)
-            labels[i] = f"best: {trial.given or trial.label}"
+            labels[i] = f"best: {_cut(trial.given or trial.label)}"
     others = [point for i, point in enumerate(points) if i not in labels]
     style.label_points(
         axes, [*(points[i] for i in labels), *others, *clear], [], list(labels.values())
@@ -202,6 +207,12 @@ def _limits(axes: Axes, points: Sequence[Point], lines: Sequence[float], log: bo
         axes.set_xlim(left - spread, right + spread)
     room = 0.08 * (max(heights) - min(heights)) or 0.05 * abs(heights[0]) or 0.05
     axes.set_ylim(min(heights) - room, max(heights) + room)
+
+
+def _cut(name: str) -> str:
+    """A name on one line, cut where a picture has no room for it."""
+    name = " ".join(name.split())
+    return name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
 
 
 def _nothing(axes: Axes) -> None:

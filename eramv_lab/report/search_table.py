@@ -14,6 +14,7 @@ from eramv_lab.report import table
 from eramv_lab.report.frontier import frontier
 from eramv_lab.report.numbers import name_of, share
 from eramv_lab.report.search import Search, Trial, said
+from eramv_lab.report.shape import is_number
 from eramv_lab.report.table import Column
 
 BEST = 10
@@ -35,6 +36,8 @@ def tables(search: Search) -> list[Block]:
     ranked, edge = search.ranked(), frontier(search)
     up, across = search.axes
     count = f"The best {min(BEST, len(ranked))} of {len(ranked)} finished trials"
+    if len(ranked) == 1:
+        count = "The one finished trial"
     listed = [(f"{count}, by {name_of(up.metric)}", ranked[:BEST])]
     if edge:
         listed.append(
@@ -98,7 +101,7 @@ def as_csv(search: Search) -> str:
         row |= {"folder": trial.folder, "hash": trial.hash, "error": trial.error}
         for key in search.param_names:
             value = trial.params.get(key)
-            cell = value if value is None or isinstance(value, int | float) else said(value)
+            cell = value if value is None or is_number(value) else said(value)
             row[f"params.{key}" if key in row else key] = cell
         rows.append(row)
     return table.csv_text(rows)

@@ -114,7 +114,7 @@ def _null(search: Search) -> list[str]:
     margin, first = beat[0]
     found = [
         f"{len(beat)} of {settings} stand above plain anchors at their own price, "
-        f"{first.label} the furthest ({amount(up.metric, margin)})."
+        f"{first.label} the furthest (by {amount(up.metric, margin)})."
     ]
     best = search.by_number.get(search.best) if search.best is not None else None
     null = null_at(search, best, curve) if best and not best.plain else None
@@ -182,14 +182,13 @@ def _spent(search: Search) -> list[str]:
 def _area(search: Search) -> list[str]:
     area = hypervolume(search)
     if area is None:
-        return ["Hypervolume: none, no reference point is stored."]
+        return ["Hypervolume: none, no reference point is stored for these goals."]
     up, across = search.axes
     corner = ", ".join(
         f"{name_of(goal.metric)} {amount(goal.metric, search.reference[goal.metric])}"
         for goal in (up, across)
     )
-    words = search.reference.get("said")
-    words = f": {words}" if isinstance(words, str) and words else ""
+    words = f": {search.reference_said}" if search.reference_said else ""
     return [f"Hypervolume: {digits(area)} from the reference point ({corner}{words})."]
 
 
