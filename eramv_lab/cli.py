@@ -241,28 +241,18 @@ def data_import(
     hold_out: Annotated[
         float | None, typer.Option(help="Else the share of all images to hold out; 0.02.")
     ] = None,
-    val: Annotated[
-        Path | None, typer.Option(help="Likewise, what validation and searches look at.")
-    ] = None,
-    val_share: Annotated[
-        float | None, typer.Option(help="Else its share of all images; 0.01, 0 for none.")
-    ] = None,
+    val: Annotated[Path | None, typer.Option(help="Likewise, what searches look at.")] = None,
+    val_share: Annotated[float | None, typer.Option(help="Else a share; 0.01, 0: none.")] = None,
     processes: Annotated[
         int | None, typer.Option(min=1, help="Side by side; one per CPU, at most eight.")
     ] = None,
     shard_size: Annotated[int, typer.Option(min=1, help="Samples of a shard.")] = 1000,
 ) -> None:
     """Turn LLaVA-format data into shards; what cannot be used is named, and a rerun goes on."""
-    if test is not None and hold_out is not None:
-        raise UserError("give --test or --hold-out: a test file is the held-out split")
-    if val is not None and val_share is not None:
-        raise UserError("give --val or --val-share: a val file is that split")
     from eramv_lab.data.importing import import_llava
 
-    options = {"test": test, "hold_out": hold_out, "val": val, "val_share": val_share}
-    options |= {"processes": processes, "shard_size": shard_size}
-    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    import_llava(file, images, out, **given)
+    shares = {"hold_out": hold_out, "val_share": val_share, "test": test, "val": val}
+    import_llava(file, images, out, processes=processes, shard_size=shard_size, **shares)
 
 
 @data_app.command("inspect")

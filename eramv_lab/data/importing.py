@@ -38,9 +38,9 @@ def import_llava(
     out: Path,
     *,
     test: Path | None = None,
-    hold_out: float = HOLD_OUT,
+    hold_out: float | None = None,
     val: Path | None = None,
-    val_share: float = VAL_SHARE,
+    val_share: float | None = None,
     processes: int | None = None,
     shard_size: int = SHARD_SIZE,
     shown: bool = True,
@@ -48,22 +48,26 @@ def import_llava(
 ) -> Path:
     """Turn a training JSON in LLaVA's form and its images into a folder of shards, `out`.
 
-    The split `test` is that of the file `test`, or the share `hold_out` of all images, chosen by
-    a hash of their paths: no image is in both. Likewise `val` is that of its file or the share
-    `val_share`, 0 for none. Samples that cannot be used are left out and named in the manifest.
-    Work lies beside `out` until all of it is done; the same call goes on where the last one was
-    cut off, and does nothing where all is done. The same input gives the same bytes, whatever the
-    number of processes (default: one per CPU, at most eight).
+    The split `test` is that of the file `test`, or the share `hold_out` (0.02) of all images,
+    chosen by a hash of their paths: no image is in both. Likewise `val` is that of its file or
+    the share `val_share` (0.01; 0 for none). Samples that cannot be used are left out and named
+    in the manifest. Work lies beside `out` until all of it is done; the same call goes on where
+    the last one was cut off, and does nothing where all is done. The same input gives the same
+    bytes, whatever the number of processes (default: one per CPU, at most eight).
 
     Returns `out`. Raises UserError for bad input, where nothing can be kept, and where `out` holds
     something else; LabError where writing fails.
     """
-    files = {split: one for split, one in (("test", test), ("val", val)) if one is not None}
-    shares = {"test": hold_out, "val": val_share}
-    shares = {split: share for split, share in shares.items() if split not in files}
+    held_out = (("test", test, hold_out, HOLD_OUT), ("val", val, val_share, VAL_SHARE))
+    files = {split: one for split, one, _, _ in held_out if one is not None}
+    shares = {
+        split: default if share is None else share
+        for split, one, share, default in held_out
+        if one is None or share is not None
+    }
     _check(file, images, out, files, shares, shard_size)
-    if shares.get("val") == 0:
-        del shares["val"]
+    if not shares.get("val"):
+        shares.pop("val", None)
     console = console or Console()
     root = os.path.realpath(images)
     plan = read_plan(file, files, root, shares=shares, shard_size=shard_size)
@@ -97,6 +101,9 @@ def _check(
         problems.append(Problem(message="there is no such folder of images", file=str(images)))
     if out.exists() and not out.is_dir():
         problems.append(Problem(message="is a file, expected a new folder", file=str(out)))
+    for split in sorted(files.keys() & shares.keys()):
+        text = f"give --{split} or --{SHARES[split]}, not both: a {split} file is that split"
+        problems.append(Problem(message=text.replace("_", "-")))
     wrong = {s: n for s, n in shares.items() if not (0 < n < 1 or (s, n) == ("val", 0))}
     for split, share in wrong.items():
         what = SHARES[split].replace("_", "-")

@@ -384,6 +384,8 @@ def test_every_wrong_option_is_told_at_once(tmp_path):
         ({"val_share": 1}, "val-share is 1, expected a share"),
         ({"hold_out": 0}, "hold-out is 0, expected a share"),
         ({"hold_out": 0.5, "val_share": 0.5}, "leave nothing to train on"),
+        ({"val": Path(__file__), "val_share": 0.1}, "give --val or --val-share, not both"),
+        ({"test": Path(__file__), "hold_out": 0.1}, "give --test or --hold-out, not both"),
     ],
 )
 def test_shares_that_cannot_be(source, tmp_path, shares, message):
