@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Mapping
@@ -50,7 +51,8 @@ def run(settings: RayConfig, work: Work) -> dict[str, Outcome]:
         try:
             _wait(ray, tasks, follow)
         finally:
-            _cancel(ray, list(tasks))
+            with contextlib.suppress(ray.exceptions.RayError):  # whose connection is lost
+                _cancel(ray, list(tasks))
         return follow.outcomes
     finally:
         if joined:
@@ -80,9 +82,9 @@ def _join(ray: ModuleType, settings: RayConfig) -> None:
     try:
         ray.init(address=settings.address, log_to_driver=False, logging_level="error", **more)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        where = settings.address or os.environ.get("RAY_ADDRESS", "here")
-        message = f"no Ray at {where}: {error}"
-        raise UserError(Problem(message=message, key="launcher.address")) from error
+        where = settings.address or os.environ.get("RAY_ADDRESS")
+        said = f"there is no Ray at {where}" if where else "Ray does not start here"
+        raise UserError(Problem(message=f"{said}: {error}", key="launcher.address")) from error
 
 
 def _check_room(ray: ModuleType, threads: int, gpus: int) -> None:
