@@ -16,7 +16,7 @@ from eramv_lab.sweep import launch as launching
 from eramv_lab.sweep.launch import LAUNCHERS, launch, launcher_to_plain, parse_launcher
 from eramv_lab.sweep.launchers import slurm
 from eramv_lab.train.pool import Watcher
-from eramv_lab.train.stop import Stopped
+from eramv_lab.train.stop import Signalled, Stopped, stoppable
 from tests.sweep import fake_slurm
 
 HERE = "tests.sweep.test_launch"
@@ -122,6 +122,13 @@ class Impatient(Watcher):
         raise KeyboardInterrupt
 
 
+class Terminated(Impatient):
+    """SIGTERM to the parent."""
+
+    def both(self) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+
 class Warn(Impatient):
     """SLURM's warning to both workers."""
 
@@ -177,8 +184,8 @@ def test_a_killed_worker_comes_back_and_all_is_done(value, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("value", ENGINES)
 def test_a_stop_lets_the_workers_save(value, tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        start(value, "endless", tmp_path, {"todo": str(tmp_path)}, Impatient(tmp_path))
+    with pytest.raises(Signalled), stoppable():
+        start(value, "endless", tmp_path, {"todo": str(tmp_path)}, Terminated(tmp_path))
     for name in ("w0", "w1"):
         asked = int((tmp_path / f"saved-{name}").read_text())
         assert asked == (signal.SIGINT if value == "ray" else signal.SIGTERM)
@@ -193,6 +200,7 @@ def test_a_worker_that_fails_says_why_and_is_not_repeated(value, tmp_path: Path)
         assert "Traceback" in (end.folder / "error.txt").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not find_spec("submitit"), reason="needs submitit")
 def test_a_warning_is_followed_by_a_save_and_the_queue(tmp_path: Path) -> None:
     """What SLURM does before a job's time is up, or before it is preempted."""
