@@ -127,8 +127,8 @@ def run_jobs(
     """Run `jobs` in their order, `workers` at a time, each after those it waits for.
 
     A job that fails blocks only those after it; one that is killed has as many lives more as it
-    says, each error kept as error-1.txt and so on. With `gpus` the job in slot i sees the i-th of them
-    alone. Every process is stopped before an exception (Ctrl-C) leaves this function.
+    says, each error kept as error-1.txt and so on. With `gpus` the job in slot i sees the i-th of
+    them alone. Every process is stopped before an exception (Ctrl-C) leaves this function.
     """
     watcher = watcher or Watcher()
     context = multiprocessing.get_context("forkserver")

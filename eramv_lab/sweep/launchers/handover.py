@@ -62,7 +62,9 @@ class HandOver:
                 if requeue is None:
                     raise
                 try:
-                    requeue(stopped.number, None)  # leaves by SystemExit where all went well
+                    requeue(
+                        self.warning or stopped.number, None
+                    )  # leaves by SystemExit where all went well
                 except Exception:
                     traceback.print_exc()
                 raise
@@ -100,14 +102,17 @@ class HandOver:
             yield lambda: None
             return
         came: list[int] = []
+        stops: list[int] = []
         before: dict[int, Any] = {}
 
         def stop(number: int, frame: FrameType | None) -> None:
+            stops.append(number)
             raise Stopped(number)
 
         def warn(number: int, frame: FrameType | None) -> None:
             came.append(number)
-            signal.raise_signal(signal.SIGTERM)  # a fit hears that one
+            if not stops:  # where SIGTERM came first, the worker is on its way out
+                signal.raise_signal(signal.SIGTERM)  # a fit hears that one
 
         handlers = {signal.SIGTERM: stop, signal.SIGINT: stop}
         if self.warning is not None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import signal
+import socket
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -17,6 +21,7 @@ from eramv_lab.train.pool import GRACE_S, Job, Outcome
 from eramv_lab.train.stop import Stopped
 
 POLL_S = 0.5
+KNOCK_S = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +55,8 @@ def run(settings: RayConfig, work: Work) -> dict[str, Outcome]:
         try:
             _wait(ray, tasks, follow)
         finally:
-            _cancel(ray, list(tasks))
+            with contextlib.suppress(ray.exceptions.RayError):  # whose connection is lost
+                _cancel(ray, list(tasks))
         return follow.outcomes
     finally:
         if joined:
@@ -77,12 +83,25 @@ def _join(ray: ModuleType, settings: RayConfig) -> None:
     more: dict[str, Any] = {"include_dashboard": False} if _starts_here(settings) else {}
     if settings.runtime_env:
         more["runtime_env"] = dict(settings.runtime_env)
+    where = settings.address or os.environ.get("RAY_ADDRESS")
+    before = signal.getsignal(signal.SIGTERM)
     try:
+        if where:
+            _knock(where)
         ray.init(address=settings.address, log_to_driver=False, logging_level="error", **more)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        where = settings.address or os.environ.get("RAY_ADDRESS", "here")
-        message = f"no Ray at {where}: {error}"
-        raise UserError(Problem(message=message, key="launcher.address")) from error
+    except (OSError, ValueError, RuntimeError) as error:
+        said = f"there is no Ray at {where}" if where else "Ray does not start here"
+        raise UserError(Problem(message=f"{said}: {error}", key="launcher.address")) from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)  # Ray has taken it, and would exit
+
+
+def _knock(address: str) -> None:
+    """Ray itself would try for minutes. Raises OSError where nobody listens at host:port."""
+    found = re.fullmatch(r"(?:ray://)?\[?([^/\]]+?)\]?:(\d+)", address)
+    if found:
+        socket.create_connection((found[1], int(found[2])), timeout=KNOCK_S).close()
 
 
 def _check_room(ray: ModuleType, threads: int, gpus: int) -> None:
