@@ -6,16 +6,15 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from eramv_lab import __version__
-from eramv_lab.errors import LabError, UserError
+from eramv_lab.cli_args import ArmNames, AsJson, Overrides, RecipePath, Runs, load
+from eramv_lab.cli_data import data_app
+from eramv_lab.errors import LabError
 from eramv_lab.recipe import complete
-
-if TYPE_CHECKING:
-    from eramv_lab.recipe.resolve import Recipe
 
 app = typer.Typer(
     name="eramv-lab",
@@ -25,32 +24,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-data_app = typer.Typer(help="Make the data of a recipe, or look at it.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
-
-DEFAULT_RECIPE = Path("experiments/base.yaml")
-
-
-RecipePath = Annotated[
-    Path,
-    typer.Argument(metavar="RECIPE", help="A YAML file.", autocompletion=complete.recipe_paths),
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[KEY=VALUE]...",
-        help="Keys to change for all arms (train.lr=1e-3), or one (arms.NAME.train.lr=1e-3).",
-        autocompletion=complete.overrides,
-    ),
-]
-ArmNames = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--arm", help="Only this arm; may be repeated.", autocompletion=complete.arm_names
-    ),
-]
-Runs = Annotated[Path, typer.Option(help="Folder of all results.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Plain JSON instead of a table.")]
 
 
 # --- verbs
@@ -66,7 +40,7 @@ def fit(
     runs: Runs = Path("runs"),
 ) -> None:
     """Train, evaluate, price and compare all arms and seeds; what is finished is skipped."""
-    loaded = _load(recipe, overrides, arm)
+    loaded = load(recipe, overrides, arm)
     from eramv_lab.train.study import run_study
 
     raise typer.Exit(run_study(loaded, arms=arm, seeds=seed, workers=workers, runs=runs))
@@ -133,7 +107,7 @@ def cost(
     as_json: AsJson = False,
 ) -> None:
     """Price every arm by the closed form, without weights or data."""
-    loaded = _load(recipe, overrides, arm)
+    loaded = load(recipe, overrides, arm)
     from eramv_lab.cost.show import price_arm, print_costs, verify
 
     arms = {name: loaded.arm(name) for name in arm or loaded.arms}
@@ -157,7 +131,7 @@ def cost(
 @app.command()
 def check(recipe: RecipePath, overrides: Overrides = None, arm: ArmNames = None) -> None:
     """Check a recipe and say what it comes to, arm by arm."""
-    loaded = _load(recipe, overrides, arm)
+    loaded = load(recipe, overrides, arm)
     from eramv_lab.cost.show import facts
     from eramv_lab.recipe.diff import differences
 
@@ -203,7 +177,7 @@ def describe(
 @app.command()
 def base(recipe: RecipePath, overrides: Overrides = None, arm: ArmNames = None) -> None:
     """Train the bases that a recipe's arms start from, where they are missing."""
-    loaded = _load(recipe, overrides, arm)
+    loaded = load(recipe, overrides, arm)
     from eramv_lab.train.start import ensure_base
 
     arms = [loaded.arm(name) for name in arm or loaded.arms]
@@ -218,72 +192,6 @@ def base(recipe: RecipePath, overrides: Overrides = None, arm: ArmNames = None) 
         print(ensure_base(found, seed, Path(folder)))
 
 
-@data_app.command("make")
-def data_make(recipe: RecipePath = DEFAULT_RECIPE, overrides: Overrides = None) -> None:
-    """Make the shards of a recipe's data, where they are missing."""
-    loaded = _load(recipe, overrides)
-    from eramv_lab.data.local import local_folders
-
-    made = {folder: None for one in loaded.arms.values() for folder in local_folders(one.data)}
-    print("\n".join(map(str, made)))
-
-
-@data_app.command("import")
-def data_import(
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE.json", help="LLaVA's training JSON, or JSON lines.")
-    ],
-    out: Annotated[Path, typer.Argument(help="The folder of shards to make.")],
-    images: Annotated[Path, typer.Option(help="Folder that the image paths are below.")],
-    test: Annotated[
-        Path | None, typer.Option(help="A file of the same form, the held-out split.")
-    ] = None,
-    hold_out: Annotated[
-        float | None, typer.Option(help="Else the share of all images to hold out; 0.02.")
-    ] = None,
-    val: Annotated[Path | None, typer.Option(help="Likewise, what searches look at.")] = None,
-    val_share: Annotated[float | None, typer.Option(help="Else a share; 0.01, 0: none.")] = None,
-    processes: Annotated[
-        int | None, typer.Option(min=1, help="Side by side; one per CPU, at most eight.")
-    ] = None,
-    shard_size: Annotated[int, typer.Option(min=1, help="Samples of a shard.")] = 1000,
-) -> None:
-    """Turn LLaVA-format data into shards; what cannot be used is named, and a rerun goes on."""
-    from eramv_lab.data.importing import import_llava
-
-    shares = {"hold_out": hold_out, "val_share": val_share, "test": test, "val": val}
-    import_llava(file, images, out, processes=processes, shard_size=shard_size, **shares)
-
-
-@data_app.command("inspect")
-def data_inspect(
-    recipe: RecipePath = DEFAULT_RECIPE,
-    overrides: Overrides = None,
-    arm: Annotated[
-        str | None,
-        typer.Option(help="Whose anchors; the first.", autocompletion=complete.arm_names),
-    ] = None,
-    split: Annotated[str, typer.Option(help="train, test or val.")] = "train",
-    count: Annotated[int, typer.Option(min=1, help="Scenes.")] = 8,
-    out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("runs/sheet.png"),
-) -> None:
-    """Draw a sheet of scenes, their questions and the anchors that an arm picks."""
-    if split not in ("train", "test", "val"):
-        raise UserError(f"there is no split {split!r}; it is train, test or val")
-    if out.suffix.lower() != ".png":
-        raise UserError(f"--out is {str(out)!r}: the sheet is a .png")
-    loaded = _load(recipe, overrides)
-    chosen = loaded.arm(arm) if arm else next(iter(loaded.arms.values()))
-    from eramv_lab.data.inspect import inspect
-    from eramv_lab.train.plan import base_of
-
-    folder = base_of(chosen)
-    weights = folder / "vision.safetensors" if folder else None
-    weights = weights if weights and weights.is_file() else None
-    out.parent.mkdir(parents=True, exist_ok=True)
-    print(inspect(chosen.plain, out, split=split, count=count, weights=weights))
-
-
 @app.command()
 def ui(
     runs: Runs = Path("runs"),
@@ -295,16 +203,7 @@ def ui(
     raise typer.Exit(serve(runs, port))
 
 
-# --- what the verbs share
-
-
-def _load(recipe: Path, overrides: list[str] | None, arms: list[str] | None = None) -> Recipe:
-    from eramv_lab.recipe.resolve import load_recipe
-
-    loaded = load_recipe(recipe, overrides or ())
-    for name in arms or ():
-        loaded.arm(name)
-    return loaded
+# --- the program
 
 
 def _version(wanted: bool) -> None:

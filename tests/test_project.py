@@ -32,7 +32,7 @@ LAYERS = (
     ("report",),
     ("train",),
     ("analyse", "sweep"),
-    ("cli", "integrations"),
+    ("cli_args", "cli_data", "cli", "integrations"),
     ("__main__",),
 )
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}

@@ -122,17 +122,15 @@ def state_of(trial: FrozenTrial) -> str:
 
 def importance(study: optuna.Study) -> dict[str, float]:
     """How much each searched key has to do with the (first) goal; empty where it cannot be said."""
-    several = len(study.directions) > 1
-    target = (lambda trial: trial.values[0]) if several else None
     inside = [t for t in study.get_trials(deepcopy=False) if t.params]
-    view = optuna.create_study(direction=study.directions[0].name.lower())
+    view = optuna.create_study(direction=study.directions[0])
     for trial in inside:
         if trial.state == TrialState.COMPLETE and trial.values:
             view.add_trial(
                 optuna.trial.create_trial(
                     params=trial.params,
                     distributions=trial.distributions,
-                    value=trial.values[0] if target is None else target(trial),
+                    value=trial.values[0],
                 )
             )
     with warnings.catch_warnings():
@@ -148,13 +146,12 @@ def reference_of(sweep: Sweep) -> dict[str, Any]:
     """The corner that hypervolumes are measured from: nothing right, at the price of all tokens."""
     everything = {"model.anchors": "all", "model.band": "none", "model.reducer": "none"}
     try:
-        flops, said = costs_of_arm(sweep.arm("all", everything))["prefill"], "all patches"
+        costs, said = costs_of_arm(sweep.arm("all", everything)), "all patches"
     except LabError:
-        looks = [sweep.pricer.look(values) for values in sweep.space.corners()]
-        flops = max(look.costs["prefill"] for look in looks if look)
-        said = "the dearest setting"
-    told = f"accuracy 0 at the price of {said}"
-    return {"accuracy": 0.0, "prefill_tflops": flops / 1e12, "said": told}
+        looks = [look for v in sweep.space.corners() if (look := sweep.pricer.look(v))]
+        costs, said = {k: max(look.costs[k] for look in looks) for k in UNITS}, "the dearest end"
+    prices = {column: costs[name] / unit for name, (column, unit) in UNITS.items()}
+    return {"accuracy": 0.0, **prices, "said": f"accuracy 0 at the price of {said}"}
 
 
 def _shown(domain: Domain) -> Any:

@@ -65,6 +65,7 @@ class Fitter:
         if any(share > 0 for share in excess.values()):
             self.tickets.tell(trial, infeasible=True)
             self.tickets.close(trial, TrialState.PRUNED)
+            self.note_closed(trial, fit)
             return
         with locked(fit.folder):
             found = self.fitted(trial, fit, began)
@@ -178,6 +179,12 @@ class Fitter:
             self.fail(trial, f"its row has no number for {self.sweep.goals}", fit)
             return
         self.tickets.close(trial, TrialState.COMPLETE, [float(v) for v in values if v is not None])
+
+    def note_closed(self, trial: FrozenTrial, fit: Fit) -> None:
+        """Show a trial that never trains in MLflow; what goes wrong there is told and forgotten."""
+        from eramv_lab.train.tracked import note_infeasible
+
+        note_infeasible(fit.plan(self.track) | self.about(trial, fit))
 
     def report_last(self, trial: FrozenTrial, found: Mapping[str, Any]) -> None:
         """A pruned trial whose worker was lost before it could say so has its last value."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.storages import fail_stale_trials
@@ -25,7 +24,6 @@ from eramv_lab.sweep.store import REQUEUED, Tickets, open_storage, readable, req
 from eramv_lab.sweep.trial import Fitter
 from eramv_lab.train.pool import PRELOAD as FIT_PRELOAD
 from eramv_lab.train.stop import Stopped
-
 
 PRELOAD = (*FIT_PRELOAD, "eramv_lab.sweep.worker")
 """What every worker imports."""
@@ -103,6 +101,7 @@ class Worker:
             self.tickets.study.set_user_attr("asked", asked - 1)
             self.tickets.tell(trial, **{REQUEUED: True}, error="nothing new is left to try")
         return values
+
 
 def open_tickets(sweep: Sweep, study: str, url: str) -> Tickets:
     """The tickets of a study that the parent has made."""

@@ -12,9 +12,10 @@ from typing import Any
 
 from eramv_lab.recipe.model_spec import parse_model
 from eramv_lab.track.params import short_params
-from eramv_lab.track.store import StudyRun, finish_fit, left_open, start_fit
+from eramv_lab.track.store import StudyRun, closed_trial, finish_fit, left_open, start_fit
 from eramv_lab.train.files import read_json
 from eramv_lab.train.plan import PRUNED
+from eramv_lab.train.row import priced
 
 ARTIFACTS = ("recipe.yaml", "env.json", "curves.csv", "predictions.jsonl", "result.json")
 
@@ -85,6 +86,25 @@ def finish(
         tags=said | dict(tags or {}),
         artifacts=[folder / name for name in (*ARTIFACTS, "error.txt")],
     )
+
+
+def note_infeasible(plan: Mapping[str, Any]) -> None:
+    """The run of a trial that costs more than it may, begun and ended at once with its price."""
+    parent = read_json(Path(plan["track"])) if plan.get("track") else None
+    if not parent:
+        return
+    tags = {**plan["tags"], "eramv.hash": plan["hash"], "eramv.state": "infeasible"}
+    try:
+        closed_trial(
+            StudyRun(**parent),
+            plan["name"],
+            run_params(plan["recipe"], "trial"),
+            tags | {"feasible": "false"},
+            priced(plan["recipe"]),
+            seed=plan["seed"],
+        )
+    except Exception as error:
+        warnings.warn(f"MLflow does not show this trial: {error!r}", stacklevel=2)
 
 
 def finish_left_open(study: StudyRun) -> None:
