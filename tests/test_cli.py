@@ -235,5 +235,5 @@ def test_an_interrupt_has_its_code(here, lab, monkeypatch):
     def interrupt(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_load", interrupt)
+    monkeypatch.setattr(cli, "load", interrupt)
     assert lab("check", "small.yaml")[0] == 130
