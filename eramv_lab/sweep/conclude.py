@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TextIO, cast
 
 from eramv_lab.errors import LabError
@@ -50,11 +51,19 @@ def conclude(search: Search, workers: int | None) -> int:
             runs=root.parent,
             kind="sweep",
             trained=trained,
+            news=_news(root),
             console=console,
         ),
     )
     _say_links(search)
     return code
+
+
+def _news(root: Path) -> bool:
+    """Whether the search knows more than its report: trials came, or the last call was killed."""
+    report = root / "pareto.html"
+    known = (root / records.FILE).stat().st_mtime_ns
+    return not report.exists() or report.stat().st_mtime_ns < known
 
 
 def _more_seeds(search: Search, chosen: Sequence[finals.Finalist], workers: int | None) -> int:
