@@ -52,11 +52,11 @@ search:
   model.band.start: {{from: 0, to: 3}}
   model.anchors.count: {{from: 0, to: 8}}
 trials: 4
-begin_with: {{paper: eramv, plain: {{model.band.length: 0, model.anchors.count: largest}}}}
+begin_with: {{paper: eramv}}
 sampler: random
 pruner: none
 finalists: 1
-seeds: [0, 1]
+seeds: [0]
 heartbeat: {{every: 1, grace: 5}}
 """
 NAME = "tiny"
