@@ -59,29 +59,29 @@ def test_the_same_line_twice_at_once(postgres: str, tmp_path: Path, tiny_data: P
     assert not (root / "search.db").exists()
 
 
-def test_a_machine_that_is_lost(postgres: str, tmp_path: Path, tiny_data: Path) -> None:
+@pytest.mark.parametrize("lost", ["leader", "helper"])
+def test_a_machine_that_is_lost(lost: str, postgres: str, tmp_path: Path, tiny_data: Path) -> None:
     file = write_longer(tmp_path, tiny_data, storage=postgres)
     root = tmp_path / "runs" / "tiny"
     leads = tiny.begin(file, "--workers", "1")
-    wait_for(leads, lambda: [root / "sweep.yaml"] if (root / "sweep.yaml").exists() else [])
+    wait_for(leads, lambda: [path] if (path := root / "sweep.yaml").exists() else [])
     helps = tiny.begin(file, "--workers", "1")
-    mine = f"-{helps.pid}/w0"
+    killed, stays = (leads, helps) if lost == "leader" else (helps, leads)
 
     def its() -> list[Path]:
-        if not amid(root):
-            return []
-        held = [t for t in tiny.trials(root, postgres) if t.user_attrs.get("folder")]
-        folders = [
-            root / t.user_attrs["folder"]
-            for t in held
-            if t.user_attrs.get("worker", "").endswith(mine)
-        ]
-        return [folder for folder in folders if folder in amid(root)]
+        """The trial that the machine is at, once both have one."""
+        amidst = amid(root)
+        held = tiny.trials(root, postgres) if amidst else []
+        held = [t for t in held if {"worker", "folder"} <= t.user_attrs.keys()]
+        crews = {t.user_attrs["worker"].partition("/")[0] for t in held}
+        mine = [t for t in held if t.user_attrs["worker"].endswith(f"-{killed.pid}/w0")]
+        folders = [root / t.user_attrs["folder"] for t in mine]
+        return [folder for folder in folders if folder in amidst] if len(crews) == 2 else []
 
-    cut = wait_for(helps, its)
-    os.killpg(helps.pid, signal.SIGKILL)
-    helps.communicate(timeout=60)
-    ended(leads)
+    cut = wait_for(killed, its)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate(timeout=60)
+    assert "Best found" in ended(stays)
     trials = check(root, url=postgres)
     (last,) = (t for t in trials if t.user_attrs.get("first") is not None)
     assert last.user_attrs["folder"] == str(cut.relative_to(root))
