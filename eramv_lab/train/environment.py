@@ -75,7 +75,8 @@ def gpus() -> list[str]:
 
 
 def _git(folder: Path, *args: str) -> str | None:
-    return _output(["git", *args], folder)
+    # without its locks: a `git status` that is killed would leave one behind in the repository
+    return _output(["git", "--no-optional-locks", *args], folder)
 
 
 def _output(command: list[str], folder: Path) -> str | None:

@@ -20,7 +20,7 @@ from tests.sweep import tiny
 
 STEPS = 60
 TRIALS = 6
-PATIENCE_S = 240.0
+PATIENCE_S = 600.0
 
 
 def write_longer(folder: Path, data: Path, **changes: Any) -> Path:
@@ -60,9 +60,18 @@ def wait_for(process: subprocess.Popen[str], found: Callable[[], list[Path]]) ->
     pytest.fail(f"nothing came: {process.communicate()[0]}")
 
 
+def told(process: subprocess.Popen[str]) -> str:
+    """What it said until its end; one that does not come to it is killed with all of its own."""
+    try:
+        return process.communicate(timeout=PATIENCE_S)[0]
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        pytest.fail(f"it goes on and on: {process.communicate()[0]}")
+
+
 def ended(process: subprocess.Popen[str]) -> str:
     """What it said, once it has ended well."""
-    said, _ = process.communicate(timeout=PATIENCE_S)
+    said = told(process)
     assert process.returncode == 0, said
     return said
 

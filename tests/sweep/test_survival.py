@@ -14,12 +14,12 @@ from eramv_lab.sweep.store import cut_off
 from eramv_lab.train.files import read_json
 from tests.sweep import tiny
 from tests.sweep.cutting import (
-    PATIENCE_S,
     STEPS,
     TRIALS,
     amid,
     check,
     ended,
+    told,
     wait_for,
     workers_at,
     write_longer,
@@ -36,9 +36,7 @@ def file(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> Path:
 @pytest.fixture(scope="module")
 def whole(file: Path) -> Path:
     """The study of a sweep that nothing has happened to."""
-    process = tiny.begin(file, "--workers", "2", runs="whole")
-    said, _ = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 0, said
+    ended(tiny.begin(file, "--workers", "2", runs="whole"))
     return file.parent / "whole" / "tiny"
 
 
@@ -54,12 +52,12 @@ def test_killed_workers_and_killed_sweeps(file: Path, whole: Path) -> None:
     process.poll()
     second = wait_for(process, lambda: amid(root))
     process.kill()
-    process.communicate(timeout=PATIENCE_S)
+    told(process)
 
     process = tiny.begin(file, *line, runs="cut")
     third = wait_for(process, lambda: [f for f in amid(root) if f != second])
     os.killpg(process.pid, signal.SIGKILL)
-    said, _ = process.communicate(timeout=PATIENCE_S)
+    said = told(process)
     assert process.returncode == -signal.SIGKILL
 
     said = ended(tiny.begin(file, *line, runs="cut"))
@@ -86,7 +84,7 @@ def test_stopped_in_order(file: Path, whole: Path, sign: signal.Signals, code: i
     process = tiny.begin(file, "--workers", "2", runs=runs)
     cut = wait_for(process, lambda: amid(root))
     process.send_signal(sign)
-    said, _ = process.communicate(timeout=PATIENCE_S)
+    said = told(process)
     assert process.returncode == code, said
     assert "the same command goes on" in said and "Traceback" not in said
     trials = tiny.trials(root)
@@ -105,7 +103,7 @@ def test_stopped_among_the_finals(file: Path, whole: Path) -> None:
     # the second seed of the best is neither a trial nor an arm of the study yet
     cut = wait_for(process, lambda: [f for f in amid(root) if "-s1-" in f.name])
     process.terminate()
-    said, _ = process.communicate(timeout=PATIENCE_S)
+    said = told(process)
     assert process.returncode == 143 and "Traceback" not in said, said
     ended(tiny.begin(file, *more, runs="finals"))
     assert len(tiny.stints(cut, STEPS)) == 2
