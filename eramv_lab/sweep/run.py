@@ -79,26 +79,34 @@ def run_sweep(
     UserError, LabError, InfeasibleError before anything is written.
     """
     search = Search(sweep, runs, console or Console())
+    try:
+        with stoppable():
+            return _whole(search, launcher, workers, more, preload)
+    except KeyboardInterrupt:
+        search.say("stopped; the same command goes on with what is not finished")
+        return INTERRUPTED
+    except (Signalled, Stopped) as stopped:
+        search.say(f"stopped by {signal.Signals(stopped.number).name}; the same command goes on")
+        requeue(stopped.number, search.console)
+        return INTERRUPTED if stopped.number == signal.SIGINT else TERMINATED
+
+
+def _whole(
+    search: Search,
+    launcher: LauncherConfig,
+    workers: int | None,
+    more: str | None,
+    preload: Sequence[str],
+) -> int:
     began = time.monotonic()
     with ExitStack() as held:
         leads = _lead(search, held)
-        try:
-            with stoppable():
-                code = _search(search, launcher, workers, more, preload, leads=leads)
-        except KeyboardInterrupt:
-            search.say("stopped; the same command goes on with what is not finished")
-            return INTERRUPTED
-        except (Signalled, Stopped) as stopped:
-            search.say(
-                f"stopped by {signal.Signals(stopped.number).name}; the same command goes on"
-            )
-            requeue(stopped.number, search.console)
-            return INTERRUPTED if stopped.number == signal.SIGINT else TERMINATED
+        code = _search(search, launcher, workers, more, preload, leads=leads)
         if not leads:
             search.say(f"the search is done; another process writes its report in {search.root}/")
             return code
         _spent(search, time.monotonic() - began)
-    return max(code, conclude(search, workers))
+    return max(code, conclude(search, launcher, workers))
 
 
 def _lead(search: Search, held: ExitStack) -> bool:
@@ -137,7 +145,12 @@ def _search(
     if open_:
         jobs, _ = shared_jobs(sweep.recipe, root, around, width, kind="sweep")
         settings: dict[str, Any] = {"threads": threads, "gpus": gpus, "preload": preload}
-        with SearchShow(tickets, root, asked, search.console) as show:
+
+        def note() -> None:  # so that `compare` can look at a search that runs
+            if leads:
+                records.write_records(root, sweep, tickets, quick=True)
+
+        with SearchShow(tickets, root, asked, search.console, note) as show:
             outcomes = run_jobs(jobs, workers=width, watcher=show, **settings)
             failed = [job for job in jobs if outcomes[job.key] != "done" and job.key != "store"]
             for job in failed:
