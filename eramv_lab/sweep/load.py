@@ -116,7 +116,7 @@ def load_sweep(path: Path | str, overrides: Iterable[str] = ()) -> Sweep:
         raise UserError(dict.fromkeys(problems))
     trained = any(limit.name == "training" for limit in limits)
     bound = frozenset(k for k in domains if k.startswith("model.") or (trained and "train." in k))
-    space = Space(domains, bound, pricer.fits, pricer.model_of)
+    space = Space(domains, bound, pricer.fits, pricer.faults, pricer.model_of)
     if not space.possible():
         raise InfeasibleError(_too_dear(space, pricer, str(path)))
     begin = own.value.get("begin_with")
