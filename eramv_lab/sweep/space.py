@@ -213,13 +213,15 @@ class Space:
         if name not in self._sound:
             ranges = [k for k in self._bound_keys if k not in chosen and k != key]
             ends = [_ends(_values(self.domains[k])) for k in ranges]
-            slot = _slot(key)
+            slot = slot_of(key)
 
             def sound(value: Any) -> bool:
                 corners = itertools.islice(itertools.product(*ends), MOST_CORNERS)
                 beside = (dict(zip(ranges, corner, strict=True)) for corner in corners)
                 told = ({**chosen, **other, key: value} for other in beside)
-                return any(slot not in map(_slot, self.faults(self._decided(one))) for one in told)
+                return any(
+                    slot not in map(slot_of, self.faults(self._decided(one))) for one in told
+                )
 
             self._sound[name] = [value for value in values if sound(value)]
         return self._sound[name]
@@ -282,6 +284,6 @@ def _ends(values: Sequence[Any]) -> Sequence[Any]:
     return values if len(values) < 2 else (values[0], values[-1])
 
 
-def _slot(key: str) -> str:
+def slot_of(key: str) -> str:
     """`model.band` of `model.band.start`."""
     return ".".join(key.split(".")[:2])
