@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -162,3 +162,35 @@ def word(value: Any) -> str:
         return value
     text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=1000)
     return text.strip().removesuffix("...").strip()
+
+
+def values_of(domain: Domain) -> Sequence[Any]:
+    """All values of a domain."""
+    return domain.values if isinstance(domain, Choices) else domain.values()
+
+
+def ends(values: Sequence[Any]) -> Sequence[Any]:
+    """The first value and the last."""
+    return values if len(values) < 2 else (values[0], values[-1])
+
+
+def run_of(values: Sequence[Any], possible: Callable[[Any], bool]) -> Sequence[Any]:
+    """The values that are possible, which are one run: found from its ends by halving.
+
+    Where neither end of the range is possible every value is looked at.
+    """
+    if not values:
+        return values
+    first, last = possible(values[0]), possible(values[-1])
+    if first and last:
+        return values
+    if not first and not last:
+        return [value for value in values if possible(value)]
+    low, high = 0, len(values) - 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        if possible(values[middle]) == first:
+            low = middle
+        else:
+            high = middle
+    return values[:high] if first else values[high:]

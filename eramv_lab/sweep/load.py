@@ -102,7 +102,7 @@ def load_sweep(path: Path | str, overrides: Iterable[str] = ()) -> Sweep:
     document, own = _parted(read_recipe(path, overrides))
     data = {key: to_data(node) for key, node in own.value.items()}
     if not isinstance(data.get("search"), Mapping):
-        message = "no search: a sweep says which keys to search; `fit` runs a recipe"
+        message = "none here: a sweep says which keys to search; `fit` runs a recipe"
         raise UserError(Problem(message=message, file=str(path), key="search"))
     problems: list[Problem] = []
     try:

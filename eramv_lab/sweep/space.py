@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from eramv_lab.sweep.domains import Choices, Domain
+from eramv_lab.sweep.domains import Choices, Domain, ends, run_of, values_of
 
 Values = dict[str, Any]
 """Recipe key to value: what a point sets."""
@@ -130,7 +130,7 @@ class Space:
 
         if isinstance(domain, Choices):
             return [value for value in domain.values if possible(value)]
-        return _run(self._sound_values(key, before), possible)
+        return run_of(self._sound_values(key, before), possible)
 
     def identity(self, values: Mapping[str, Any]) -> str:
         """The same text for settings that are the same in effect."""
@@ -147,7 +147,7 @@ class Space:
             return None
         free = 1
         for key in self.domains.keys() - self.bound:
-            free *= len(_values(self.domains[key]))
+            free *= len(values_of(self.domains[key]))
         *heads, last = self._bound_keys or [None]
         if last is None:
             return free
@@ -164,7 +164,7 @@ class Space:
         free = [key for key in self.keys if key not in self.bound]
         for before in self._prefixes(self._bound_keys):
             if self._fits(before):
-                for rest in itertools.product(*(_values(self.domains[key]) for key in free)):
+                for rest in itertools.product(*(values_of(self.domains[key]) for key in free)):
                     yield {**before, **dict(zip(free, rest, strict=True))}
 
     def _prefixes(
@@ -198,30 +198,47 @@ class Space:
             yield {**before}
             return
         key, domain = rest[0], self.domains[rest[0]]
-        choices = isinstance(domain, Choices)
-        for value in domain.values if choices else _ends(self._sound_values(key, before)):
+        if isinstance(domain, Choices):
+            values = domain.values
+        else:
+            values = self._sound_values(key, before)
+            values = ends(values if rest[1:] else self._models(key, before, values))
+        for value in values:
             yield from self._ends_of({**before, key: value}, rest[1:])
+
+    def _models(self, key: str, before: Mapping[str, Any], values: Sequence[Any]) -> Sequence[Any]:
+        """Those of a range's values that make a model where all else is decided and one of its
+        ends does not, as a count of anchors below the rows that are to be kept of them."""
+
+        def sound(value: Any) -> bool:
+            return not self.faults(self._decided({**before, key: value}))
+
+        if len(values) > 1 and sound(values[0]) != sound(values[-1]):
+            return run_of(values, sound)
+        return values
 
     def _sound_values(self, key: str, before: Mapping[str, Any]) -> Sequence[Any]:
         """Values of a range beside the choices made: without those that make no model of its slot
         whatever the other ranges say, as 7 of a pool that has to be a grid."""
-        values = _values(self.domains[key])
+        values = values_of(self.domains[key])
         if not 2 < len(values) <= MOST_VALUES:
             return values
         chosen = {k: v for k, v in before.items() if isinstance(self.domains[k], Choices)}
         name = name_of({"key": key, **chosen})
         if name not in self._sound:
             ranges = [k for k in self._bound_keys if k not in chosen and k != key]
-            ends = [_ends(_values(self.domains[k])) for k in ranges]
-            slot = slot_of(key)
+            places = [ends(values_of(self.domains[k])) for k in ranges]
+            slot = {slot_of(key)}
 
             def sound(value: Any) -> bool:
-                corners = itertools.islice(itertools.product(*ends), MOST_CORNERS)
-                beside = (dict(zip(ranges, corner, strict=True)) for corner in corners)
-                told = ({**chosen, **other, key: value} for other in beside)
-                return any(
-                    slot not in map(slot_of, self.faults(self._decided(one))) for one in told
-                )
+                wrong = False
+                for corner in itertools.islice(itertools.product(*places), MOST_CORNERS):
+                    beside = dict(zip(ranges, corner, strict=True))
+                    told = self.faults(self._decided({**chosen, **beside, key: value}))
+                    if not told:
+                        return True
+                    wrong = wrong or set(map(slot_of, told)) == slot
+                return not wrong
 
             self._sound[name] = [value for value in values if sound(value)]
         return self._sound[name]
@@ -244,28 +261,6 @@ def name_of(values: Mapping[str, Any]) -> str:
     return json.dumps(values, sort_keys=True)
 
 
-def _run(values: Sequence[Any], possible: Callable[[Any], bool]) -> Sequence[Any]:
-    """The values that are possible, which are one run: found from its ends by halving.
-
-    Where neither end of the range is possible every value is looked at.
-    """
-    if not values:
-        return values
-    first, last = possible(values[0]), possible(values[-1])
-    if first and last:
-        return values
-    if not first and not last:
-        return [value for value in values if possible(value)]
-    low, high = 0, len(values) - 1
-    while high - low > 1:
-        middle = (low + high) // 2
-        if possible(values[middle]) == first:
-            low = middle
-        else:
-            high = middle
-    return values[:high] if first else values[high:]
-
-
 def _at(domain: Domain, place: float | int) -> Any:
     """The value of a key that is not bound."""
     if isinstance(domain, Choices):
@@ -274,14 +269,6 @@ def _at(domain: Domain, place: float | int) -> Any:
         return domain.at(float(place))
     values = domain.values()
     return values[domain.index(place, values)]
-
-
-def _values(domain: Domain) -> Sequence[Any]:
-    return domain.values if isinstance(domain, Choices) else domain.values()
-
-
-def _ends(values: Sequence[Any]) -> Sequence[Any]:
-    return values if len(values) < 2 else (values[0], values[-1])
 
 
 def slot_of(key: str) -> str:
