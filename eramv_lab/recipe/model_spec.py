@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from eramv_lab.errors import Problem, UserError
-from eramv_lab.recipe.bands import band_layers, split_band
+from eramv_lab.recipe.bands import band_layers, is_gone, split_band
 from eramv_lab.recipe.parse import choice, parse_component, to_plain
 from eramv_lab.registry import SLOTS
 from eramv_lab.shapes import Dims
@@ -56,6 +57,10 @@ class ModelSpec:
 
     def dims(self) -> Dims:
         """The sizes that the slots tell one another."""
+        return self._dims
+
+    @cached_property
+    def _dims(self) -> Dims:
         vision, language = self.vision.dims(), self.language.dims()
         anchors = self.anchors.count_of(vision) if self.anchors else 0
         patches = anchors - int(self.anchors.takes_cls) if self.anchors else 0
@@ -143,8 +148,8 @@ def parse_model(
     if parts["language"] is not None:
         depth = parts["language"].dims().layers
         parts["band"] = band_layers(where, depth, f"{key}.band", problems)
-    # a band's parts are read even where the band is `none`: a mistake in them is never hidden
-    if where in (None, "none"):
+    # a band's parts are read even where there is none: a mistake in them is never hidden
+    if is_gone(where):
         parts |= dict.fromkeys(("fine", "bridge", "sharing", "fusion"))
     else:
         problems += [

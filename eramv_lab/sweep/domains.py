@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -15,6 +16,8 @@ from eramv_lab.recipe.parse import parse_config
 
 STEPS = 100
 """Values that a range of fractions is searched in where a budget depends on it."""
+MOST = 100_000
+"""Values that a range with a step may have."""
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -29,6 +32,10 @@ class Choices:
         """The values as they are shown and stored."""
         return tuple(map(word, self.values))
 
+    def has(self, value: Any) -> bool:
+        """Whether it is one of them."""
+        return value in self.values
+
 
 @dataclass(frozen=True)
 class Range:
@@ -41,6 +48,17 @@ class Range:
     whole: bool
     largest: bool = False
     """Not searched: always the largest value that the budget allows beside the others."""
+
+    @property
+    def listed(self) -> bool:
+        """Whether it has so many values, and is not all fractions in between."""
+        return self.whole or bool(self.step)
+
+    def has(self, value: Any) -> bool:
+        """Whether a value is in it."""
+        if type(value) not in (int, float) or not self.low <= value <= self.high:
+            return False
+        return value in self.values() if self.listed else True
 
     def values(self) -> Sequence[Any]:
         """All values, ascending; a range of fractions without a step gives so many."""
@@ -64,6 +82,23 @@ class Range:
         if self.log:
             return math.log(value / self.low) / math.log(self.high / self.low)
         return (value - self.low) / (self.high - self.low)
+
+    def index(self, place: float, options: Sequence[Any]) -> int:
+        """Which of some of its values stands at a place in [0, 1]."""
+        if not (self.log and self.whole):
+            return min(int(place * len(options)), len(options) - 1)
+        wanted = options[0] * (options[-1] / options[0]) ** place
+        after = min(bisect_left(options, wanted), len(options) - 1)
+        return after - int(after > 0 and wanted - options[after - 1] < options[after] - wanted)
+
+    def place(self, value: float, options: Sequence[Any]) -> float:
+        """A place at which the one of some of its values stands that is nearest to `value`."""
+        if not options or options[0] == options[-1]:
+            return 0.5
+        if self.log and self.whole:
+            return math.log(value / options[0]) / math.log(options[-1] / options[0])
+        nearest = min(range(len(options)), key=lambda i: abs(options[i] - value))
+        return (nearest + 0.5) / len(options)
 
 
 Domain: TypeAlias = Choices | Range
@@ -112,6 +147,8 @@ def parse_domain(key: str, value: Any, problems: list[Problem]) -> Domain | None
         wrong = "a log range begins above 0"
     elif written.log and written.step:
         wrong = "a log range has no step"
+    elif written.step and (written.to - written.low) / written.step > MOST:
+        wrong = f"that are more than {MOST} values; widen the step"
     if wrong:
         problems.append(Problem(message=wrong, key=place))
         return None
@@ -125,3 +162,35 @@ def word(value: Any) -> str:
         return value
     text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=1000)
     return text.strip().removesuffix("...").strip()
+
+
+def values_of(domain: Domain) -> Sequence[Any]:
+    """All values of a domain."""
+    return domain.values if isinstance(domain, Choices) else domain.values()
+
+
+def ends(values: Sequence[Any]) -> Sequence[Any]:
+    """The first value and the last."""
+    return values if len(values) < 2 else (values[0], values[-1])
+
+
+def run_of(values: Sequence[Any], possible: Callable[[Any], bool]) -> Sequence[Any]:
+    """The values that are possible, which are one run: found from its ends by halving.
+
+    Where neither end of the range is possible every value is looked at.
+    """
+    if not values:
+        return values
+    first, last = possible(values[0]), possible(values[-1])
+    if first and last:
+        return values
+    if not first and not last:
+        return [value for value in values if possible(value)]
+    low, high = 0, len(values) - 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        if possible(values[middle]) == first:
+            low = middle
+        else:
+            high = middle
+    return values[:high] if first else values[high:]
