@@ -50,7 +50,7 @@ def fit(
 def sweep(
     recipe: Annotated[
         Path,
-        typer.Argument(metavar="SWEEP", help="A YAML file.", autocompletion=complete.recipe_paths),
+        typer.Argument(metavar="SWEEP", help="A YAML file.", autocompletion=complete.sweep_paths),
     ],
     overrides: Overrides = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Trials side by side.")] = None,
