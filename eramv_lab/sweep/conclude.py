@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TextIO, cast
 
 from eramv_lab.errors import LabError
@@ -55,9 +56,16 @@ def conclude(search: Search, launcher: LauncherConfig, workers: int | None) -> i
     ]
     code = max(code, _fit(search, launcher, workers, "finals", arms))
     told = {"workers": workers, "runs": root.parent, "kind": "sweep", "trained": trained}
-    code = max(code, run_study(recipe, console=console, **told))
+    code = max(code, run_study(recipe, console=console, news=_news(root), **told))
     _say_links(search)
     return code
+
+
+def _news(root: Path) -> bool:
+    """Whether the search knows more than its report: trials came, or the last call was killed."""
+    report = root / "pareto.html"
+    known = (root / records.FILE).stat().st_mtime_ns
+    return not report.exists() or report.stat().st_mtime_ns < known
 
 
 def _fit(

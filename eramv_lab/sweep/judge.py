@@ -8,7 +8,10 @@ from functools import cache
 from typing import Any
 
 import optuna
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import DBAPIError
 
+from eramv_lab.errors import LabError
 from eramv_lab.sweep.config import Heartbeat, Named
 from eramv_lab.sweep.samplers import make_pruner
 from eramv_lab.sweep.store import open_storage
@@ -22,15 +25,19 @@ def judge(told: Mapping[str, Any], step: int, found: Mapping[str, float]) -> boo
 
     `told`: `url`, `study`, `trial` (Optuna's id), `metric` (the goal), `pruner` (type, options).
     """
-    study = _study(told["url"], told["study"])
-    study.pruner = make_pruner(
-        Named(type=told["pruner"]["type"], options=told["pruner"]["options"])
-    )
-    trial = optuna.trial.Trial(study, told["trial"])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a resumed trial looks at some steps a second time
-        trial.report(found[WATCHED[told["metric"]]], step)
-    return trial.should_prune()
+    try:
+        study = _study(told["url"], told["study"])
+        study.pruner = make_pruner(
+            Named(type=told["pruner"]["type"], options=told["pruner"]["options"])
+        )
+        trial = optuna.trial.Trial(study, told["trial"])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a resumed trial looks at some steps a second time
+            trial.report(found[WATCHED[told["metric"]]], step)
+        return trial.should_prune()
+    except (LabError, StorageInternalError, DBAPIError) as error:  # as where it is locked for long
+        warnings.warn(f"not judged at step {step}: {error.__cause__ or error}", stacklevel=2)
+        return False
 
 
 @cache

@@ -17,7 +17,7 @@ from eramv_lab.sweep.domains import Choices, Domain
 from eramv_lab.sweep.load import Sweep
 from eramv_lab.sweep.pricing import costs_of_arm
 from eramv_lab.sweep.samplers import chosen
-from eramv_lab.sweep.store import REQUEUED, Tickets
+from eramv_lab.sweep.store import Tickets, cut_off
 from eramv_lab.train.files import read_json, write_json
 
 FILE = "search.json"
@@ -76,7 +76,8 @@ def write_records(
         "importance": {} if quick else importance(study),
         **(finals or _kept(root)),
     }
-    write_json(root / FILE, found)
+    if read_json(root / FILE) != found:  # a report that is as new need not be written again
+        write_json(root / FILE, found)
     return found
 
 
@@ -124,7 +125,7 @@ def state_of(trial: FrozenTrial) -> str:
     if trial.state == TrialState.PRUNED and trial.user_attrs.get("infeasible"):
         return "infeasible"
     if trial.state == TrialState.FAIL:
-        return "interrupted" if trial.user_attrs.get(REQUEUED) else "failed"
+        return "interrupted" if cut_off(trial) else "failed"
     return trial.state.name.lower()
 
 

@@ -5,32 +5,34 @@ The parent is light: what needs torch's training, Lightning or MLflow happens in
 
 from __future__ import annotations
 
+import os
 import re
 import signal
+import socket
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from optuna.storages import fail_stale_trials
 from optuna.trial import TrialState
 from rich.console import Console
 
+from eramv_lab.data.files import locked
 from eramv_lab.errors import LabError, Problem, UserError
 from eramv_lab.sweep import records
 from eramv_lab.sweep.conclude import conclude
 from eramv_lab.sweep.launch import LauncherConfig, launch, parse_launcher
 from eramv_lab.sweep.load import Sweep
 from eramv_lab.sweep.show import SearchShow
-from eramv_lab.sweep.store import Tickets, readable
-from eramv_lab.sweep.study import Search
-from eramv_lab.sweep.worker import PRELOAD, give_back, open_tickets
+from eramv_lab.sweep.store import Tickets, give_back, readable, ticket_lock
+from eramv_lab.sweep.study import Opened, Search
+from eramv_lab.sweep.worker import PRELOAD
 from eramv_lab.train.around import shared_jobs
-from eramv_lab.train.plan import fit_of
-from eramv_lab.train.pool import Watcher, run_jobs
+from eramv_lab.train.plan import Fit, fit_of
+from eramv_lab.train.pool import Watcher, reason, run_jobs
 from eramv_lab.train.stop import INTERRUPTED, TERMINATED, Signalled, Stopped, requeue, stoppable
-from eramv_lab.train.study import alone, width_of
+from eramv_lab.train.study import width_of
 
 WORK = "eramv_lab.sweep.worker:work"
 ROUNDS = 3
@@ -79,132 +81,124 @@ def run_sweep(
     UserError, LabError, InfeasibleError before anything is written.
     """
     search = Search(sweep, runs, console or Console())
-    try:
-        with stoppable():
-            return _whole(search, launcher, workers, more, preload)
-    except KeyboardInterrupt:
-        search.say("stopped; the same command goes on with what is not finished")
-        return INTERRUPTED
-    except (Signalled, Stopped) as stopped:
-        search.say(f"stopped by {signal.Signals(stopped.number).name}; the same command goes on")
-        requeue(stopped.number, search.console)
-        return INTERRUPTED if stopped.number == signal.SIGINT else TERMINATED
-
-
-def _whole(
-    search: Search,
-    launcher: LauncherConfig,
-    workers: int | None,
-    more: str | None,
-    preload: Sequence[str],
-) -> int:
-    began = time.monotonic()
     with ExitStack() as held:
-        leads = _lead(search, held)
-        code = _search(search, launcher, workers, more, preload, leads=leads)
-        if not leads:
-            search.say(f"the search is done; another process writes its report in {search.root}/")
-            return code
-        _spent(search, time.monotonic() - began)
-    return max(code, conclude(search, launcher, workers))
-
-
-def _lead(search: Search, held: ExitStack) -> bool:
-    """Whether this process leads the study: it ends with finals and report. Others may help it
-    where the database is a server; a file has one leader alone."""
-    try:
-        held.enter_context(alone(search.root))
-    except LabError:
-        if search.url.startswith("sqlite"):
-            raise
-        search.say("another process leads this study; this one helps")
-        return False
-    return True
+        try:
+            with stoppable():
+                opened = search.open(more, held)
+                code = _search(search, opened, launcher, workers, preload)
+                if opened.leads:
+                    return max(code, conclude(search, launcher, workers))
+                search.say(
+                    f"the search is done; another process writes its report in {search.root}/"
+                )
+                return code
+        except KeyboardInterrupt:
+            search.say("stopped; the same command goes on with what is not finished")
+            return INTERRUPTED
+        except (Signalled, Stopped) as stopped:
+            name = signal.Signals(stopped.number).name
+            search.say(f"stopped by {name}; the same command goes on")
+            requeue(stopped.number, search.console)
+            return INTERRUPTED if stopped.number == signal.SIGINT else TERMINATED
 
 
 def _search(
     search: Search,
+    opened: Opened,
     launcher: LauncherConfig,
     workers: int | None,
-    more: str | None,
     preload: Sequence[str],
-    *,
-    leads: bool,
 ) -> int:
     """Workers until every ticket is done."""
-    sweep, root = search.sweep, search.root
-    tickets = search.open(more)
+    sweep, root, tickets = search.sweep, search.root, opened.tickets
+    if not opened.left():
+        search.say(f"all {opened.asked} trials were done before")
+        return 0
+    began = time.monotonic()
     around = [fit_of(sweep.arm("around", {}), sweep.seeds[0], root.name, root / "trials")]
     width, threads, gpus = width_of([fit.arm for fit in around], workers)
-    with readable(search.url):
-        fail_stale_trials(tickets.study)
-        if leads and search.url.startswith("sqlite"):
-            give_back(tickets)  # no other process can be holding them
-        open_ = search.refill(tickets) if leads else 1
-    asked = int(tickets.study.user_attrs["asked"])
-    if open_:
-        jobs, _ = shared_jobs(sweep.recipe, root, around, width, kind="sweep")
-        settings: dict[str, Any] = {"threads": threads, "gpus": gpus, "preload": preload}
+    settings: dict[str, Any] = {"threads": threads, "gpus": gpus, "preload": preload}
+    crew = f"{socket.gethostname()}-{os.getpid()}"
+    told = {"study_dir": str(root), "url": search.url, "crew": crew}
 
-        def note() -> None:  # so that `compare` can look at a search that runs
-            if leads:
-                records.write_records(root, sweep, tickets, quick=True)
+    def note() -> None:  # so that `compare` can look at a search that runs
+        if opened.leads:
+            records.write_records(root, sweep, tickets, quick=True)
 
-        with SearchShow(tickets, root, asked, search.console, note) as show:
-            outcomes = run_jobs(jobs, workers=width, watcher=show, **settings)
-            failed = [job for job in jobs if outcomes[job.key] != "done" and job.key != "store"]
-            for job in failed:
-                search.say(f"failed: {job.key}; see {job.folder}/")
-            if failed:
-                return 1
-            told = {"study_dir": str(root), "url": search.url}
-            told |= {"track": str(search.track) if search.track.exists() else None}
+    with SearchShow(tickets, root, opened.asked, search.console, note) as show:
+        _prepare(search, around, width, show, settings)
+        told |= {"track": str(search.track) if search.track.exists() else None}
+        mine = f"{crew}/" if search.shared else ""  # of a file all workers are ours
+        try:
             for _ in range(ROUNDS):
                 ends = launch(
                     launcher,
                     WORK,
                     told,
-                    workers=min(width, open_),
-                    root=root,
+                    workers=min(width, opened.left()),
+                    root=root if opened.leads else root / "helpers" / crew,
                     watcher=show,
                     **settings,
                 )
                 for end in ends:
                     if end.error:
-                        search.say(f"worker {end.name} failed: {end.error}")
-                open_ = _drained(search, tickets, show, leads=leads)
-                if not open_ or not leads:
+                        search.say(f"worker {end.name} failed: {end.error}; see {end.folder}/")
+                _drain(search, opened, show, mine)
+                if not opened.left() or not opened.leads:
                     break
-    else:
-        search.say(f"all {asked} trials were done before")
-    return _ended(search, tickets, left=open_ if leads else 0)
+        except (KeyboardInterrupt, Signalled, Stopped):
+            with suppress(LabError), readable(search.url), locked(ticket_lock(root)):
+                give_back(tickets, mine, lost=False)  # of workers that could not do so themselves
+            raise
+        finally:
+            if opened.leads:
+                with suppress(LabError):
+                    _spent(search, tickets, time.monotonic() - began)
+    return _ended(search, opened)
 
 
-def _drained(search: Search, tickets: Tickets, show: Watcher, *, leads: bool) -> int:
-    """Tickets that are still open once nobody holds one any more."""
-    with readable(search.url):
-        if search.url.startswith("sqlite"):
-            give_back(tickets)
-        while leads and any(t.state == TrialState.RUNNING for t in tickets.trials()):
-            fail_stale_trials(tickets.study)  # those of other machines are waited for
-            show.tick([])
-            time.sleep(POLL_S)
-        return sum(not t.state.is_finished() for t in tickets.trials())
+def _prepare(
+    search: Search, around: Sequence[Fit], width: int, show: Watcher, settings: Mapping[str, Any]
+) -> None:
+    """What trials share. Raises LabError where it cannot be made."""
+    jobs, _ = shared_jobs(search.sweep.recipe, search.root, around, width, kind="sweep")
+    outcomes = run_jobs(jobs, workers=width, watcher=show, **settings)
+    failed = [job for job in jobs if outcomes[job.key] == "failed" and job.key != "store"]
+    if failed:
+        lines = [f"{job.key} failed: {reason(job)}; see {job.folder}/" for job in failed]
+        raise LabError("\n".join(lines))
+    if not search.track.exists():
+        search.say(f"MLflow does not follow this study, see {search.track.parent}/log.txt")
 
 
-def _ended(search: Search, tickets: Tickets, *, left: int) -> int:
-    trials = [records.record(t, tickets) for t in tickets.trials()]
-    failed = [t for t in trials if t["state"] == "failed"]
+def _drain(search: Search, opened: Opened, show: Watcher, mine: str) -> None:
+    """Take back what our workers have left; who leads waits for those of other machines."""
+    while True:
+        with readable(search.url):
+            with locked(ticket_lock(search.root)):
+                give_back(opened.tickets, mine)
+            running = any(t.state == TrialState.RUNNING for t in opened.tickets.trials())
+        if not (opened.leads and running):
+            return
+        show.tick([])
+        time.sleep(POLL_S)
+
+
+def _ended(search: Search, opened: Opened) -> int:
+    trials = [t for t in opened.tickets.trials() if t.number not in opened.ended]
+    found = [records.record(t, opened.tickets) for t in trials]
+    failed = [t for t in found if t["state"] == "failed"]
     for one in failed:
         where = f"; see {search.root / one['folder']}/" if one["folder"] else ""
         search.say(f"failed: {one['label']}: {one['error']}{where}")
+    left = opened.left() if opened.leads else 0
     if left:
         search.say(f"{left} trials are left; the same command goes on with them")
     return 1 if failed or left else 0
 
 
-def _spent(search: Search, seconds: float) -> None:
+def _spent(search: Search, tickets: Tickets, seconds: float) -> None:
     """Add to the time that the study has taken."""
-    tickets = open_tickets(search.sweep, search.root.name, search.url)
-    before = float(tickets.study.user_attrs.get("wall_seconds", 0.0))
-    tickets.study.set_user_attr("wall_seconds", round(before + seconds, 1))
+    with readable(search.url):
+        before = float(tickets.study.user_attrs.get("wall_seconds", 0.0))
+        tickets.study.set_user_attr("wall_seconds", round(before + seconds, 1))

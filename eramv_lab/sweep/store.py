@@ -23,7 +23,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
-from optuna.storages import RDBStorage
+from optuna.storages import RDBStorage, fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import DBAPIError
 
@@ -37,8 +37,8 @@ LIVES = 3
 PATIENCE_S = 60
 """Time that a locked database file is waited for."""
 OPEN = (TrialState.WAITING, TrialState.RUNNING)
-REQUEUED = "requeued"
-"""User attribute of a trial that lives on as another one."""
+VOID = "void"
+"""User attribute of a ticket that nothing was left to try for."""
 
 
 def database(study_dir: Path) -> str:
@@ -46,19 +46,27 @@ def database(study_dir: Path) -> str:
     return f"sqlite:///{(study_dir / 'search.db').resolve()}"
 
 
+def ticket_lock(study_dir: Path) -> Path:
+    """What `locked` takes while tickets of a study change hands."""
+    return study_dir / "ticket"
+
+
 def open_storage(url: str, heartbeat: Heartbeat) -> RDBStorage:
     """The database, its tables made where they are missing: the parent calls this first."""
     logging.getLogger("optuna").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     file = url.startswith("sqlite")
-    with readable(url):
-        return RDBStorage(
-            url,
-            engine_kwargs={"connect_args": {"timeout": PATIENCE_S}} if file else {},
-            heartbeat_interval=heartbeat.every,
-            grace_period=heartbeat.grace,
-            heartbeat_stale_trial_callback=requeue_lost,
-        )
+    try:
+        with readable(url):
+            return RDBStorage(
+                url,
+                engine_kwargs={"connect_args": {"timeout": PATIENCE_S}} if file else {},
+                heartbeat_interval=heartbeat.every,
+                grace_period=heartbeat.grace,
+                heartbeat_stale_trial_callback=_again,
+            )
+    except RuntimeError as error:  # of another version of Optuna
+        raise LabError(f"{place(url)}: {error}") from error
 
 
 @contextmanager
@@ -66,12 +74,16 @@ def readable(url: str) -> Iterator[None]:
     """Turn what a database cannot do into one message."""
     try:
         yield
-    except (StorageInternalError, DBAPIError, RuntimeError) as error:
-        where = url.partition("///")[2] if url.startswith("sqlite") else public(url)
+    except (StorageInternalError, DBAPIError) as error:
         said = str(error.__cause__ or error).split("\n", 1)[0]
         if "locked" in str(error) + said:
             said = f"another program has locked it for {PATIENCE_S} s; end that one first"
-        raise LabError(f"{where}: {said}") from error
+        raise LabError(f"{place(url)}: {said}") from error
+
+
+def place(url: str) -> str:
+    """Where a database is, for a reader: the file, or the address without its password."""
+    return url.partition("///")[2] if url.startswith("sqlite") else public(url)
 
 
 def public(url: str) -> str:
@@ -116,11 +128,12 @@ class Tickets:
         self.study.add_trial(ticket)
 
     def take(self, worker: str) -> FrozenTrial | None:
-        """The next ticket, now this worker's: one that was cut off first. Call it under a lock,
-        since SQLite lets two processes take the same one."""
+        """The next ticket, now this worker's: one that was cut off first. Call it under
+        `ticket_lock`, since SQLite lets two processes take the same one."""
         waiting = [t for t in self.trials() if t.state == TrialState.WAITING]
-        for trial in sorted(waiting, key=lambda t: (not t.user_attrs.get("lives"), t.number)):
+        for trial in sorted(waiting, key=lambda t: ("first" not in t.user_attrs, t.number)):
             with suppress(UpdateFinishedTrialError):
+                self.beat(trial)  # first: one without a sign of life is never found to be stale
                 if self.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
                     self.tell(trial, worker=worker)
                     return self.storage.get_trial(trial._trial_id)
@@ -177,16 +190,19 @@ class Tickets:
             found[key] = value
         return found
 
+    def beat(self, trial: FrozenTrial) -> None:
+        """A sign of life of a trial."""
+        self.storage.record_heartbeat(trial._trial_id)  # type: ignore[attr-defined]
+
     @contextmanager
     def beating(self, trial: FrozenTrial) -> Iterator[None]:
         """Signs of life of a running trial."""
         over = threading.Event()
-        storage = self.storage
 
         def beat() -> None:
             while True:
                 with suppress(StorageInternalError, DBAPIError):  # the next one may come through
-                    storage.record_heartbeat(trial._trial_id)  # type: ignore[attr-defined]
+                    self.beat(trial)
                 if over.wait(self.heartbeat.every):
                     return
 
@@ -199,45 +215,54 @@ class Tickets:
             thread.join()
 
 
-def requeue_lost(study: optuna.Study, trial: FrozenTrial) -> None:
-    """A trial that is FAIL because its worker is gone lives on as a new ticket."""
-    lives = int(trial.user_attrs.get("lives", 0)) + 1
-    if lives > LIVES:
-        reason = f"its worker was lost {lives} times"
-        study._storage.set_trial_user_attr(trial._trial_id, "error", reason)
-        return
-    _again(study, trial, lives)
+def cut_off(trial: FrozenTrial) -> bool:
+    """Whether a trial ended without a word: a failed one says its error first. One that was cut
+    off lives on as a later trial with the same `first`."""
+    return trial.state == TrialState.FAIL and "error" not in trial.user_attrs
 
 
-def requeue(study: optuna.Study, trial: FrozenTrial, *, lost: bool) -> bool:
-    """Close a RUNNING trial and let it live on; one that was stopped in order loses no life.
+def first_of(trial: FrozenTrial) -> int:
+    """The number of the trial that this one has been from the beginning."""
+    return int(trial.user_attrs.get("first", trial.number))
 
-    False where another process has closed it.
+
+def give_back(tickets: Tickets, of: str | None = None, *, lost: bool = True) -> None:
+    """Let trials live on whose worker is gone. Call it under `ticket_lock`.
+
+    `of`: whose trials are known to be no one's: `crew/`, `crew/worker/`, or "" for all; what others
+    hold is taken from them when they give no sign of life any more. `lost`: the trials were not
+    stopped in order, which costs a life.
     """
-    try:
-        if not study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL):
-            return False
-    except UpdateFinishedTrialError:
-        return False
-    fresh = study._storage.get_trial(trial._trial_id)
-    if lost:
-        requeue_lost(study, fresh)
-    else:
-        _again(study, fresh, max(1, int(fresh.user_attrs.get("lives", 0))))
-    return True
+    study = tickets.study
+    for trial in tickets.trials() if of is not None else ():
+        mine = f"{trial.user_attrs.get('worker', '')}/".startswith(of or "")
+        if trial.state == TrialState.RUNNING and mine:
+            with suppress(UpdateFinishedTrialError):
+                if study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL):
+                    _again(study, trial, lost=lost)
+    fail_stale_trials(study)  # calls `_again`
+    newest = {first_of(trial): trial.number for trial in tickets.trials()}
+    for trial in tickets.trials():  # whoever closed one may have been killed before it went on
+        last = newest[first_of(trial)] == trial.number
+        if last and cut_off(trial) and VOID not in trial.user_attrs:
+            _again(study, trial, lost=lost)
 
 
-def _again(study: optuna.Study, trial: FrozenTrial, lives: int) -> None:
-    told = {k: v for k, v in trial.user_attrs.items() if k not in ("worker", REQUEUED, "error")}
-    first = told.get("first", trial.number)
+def _again(study: optuna.Study, trial: FrozenTrial, *, lost: bool = True) -> None:
+    """The next life of a trial that was closed: a ticket, or its failure after too many lives."""
+    told = {k: v for k, v in trial.user_attrs.items() if k != "worker"}
+    spent = int(told.get("lives", 0)) + lost
+    told |= {"lives": spent, "first": first_of(trial)}
+    over = spent > LIVES
+    if over:
+        told["error"] = f"its worker was lost {spent} times"
     study.add_trial(
         create_trial(
-            state=TrialState.WAITING,
+            state=TrialState.FAIL if over else TrialState.WAITING,
             params=trial.params,
             distributions=trial.distributions,
-            user_attrs={**told, "lives": lives, "first": first},
+            user_attrs=told,
             intermediate_values=trial.intermediate_values,
             constraints=dict(trial.constraints),
         )
     )
-    study._storage.set_trial_user_attr(trial._trial_id, REQUEUED, True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,29 @@ import yaml
 from optuna.trial import TrialState
 from rich.console import Console
 
-from eramv_lab.errors import Problem, UserError
+from eramv_lab.data.files import locked
+from eramv_lab.errors import LabError, Problem, UserError
 from eramv_lab.sweep import records
 from eramv_lab.sweep.load import Sweep
-from eramv_lab.sweep.store import REQUEUED, Tickets, database, open_storage, readable
+from eramv_lab.sweep.store import Tickets, database, give_back, open_storage, readable, ticket_lock
 from eramv_lab.train.environment import environment
 from eramv_lab.train.files import write_json, write_text
+from eramv_lab.train.study import alone
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """A study that this process takes part in."""
+
+    leads: bool
+    tickets: Tickets
+    asked: int
+    ended: frozenset[int]
+    """Trials that had ended before."""
+
+    def left(self) -> int:
+        """Trials that have not ended."""
+        return sum(not t.state.is_finished() for t in self.tickets.trials())
 
 
 class Search:
@@ -26,37 +45,59 @@ class Search:
         self.sweep, self.console = sweep, console
         self.root = runs / sweep.name
         self.url = sweep.settings.storage or database(self.root)
+        self.shared = not self.url.startswith("sqlite")
+        """Whether processes of other machines may take part."""
         self.track = self.root / ".prepare" / "store" / "track.json"
 
-    def open(self, more: str | None) -> Tickets:
+    def lead(self, held: ExitStack) -> bool:
+        """Whether this process leads the study, for as long as `held` lasts: it writes the tickets
+        and ends with finals and report. Others may help where the database is a server; a file
+        has one leader alone."""
+        try:
+            held.enter_context(alone(self.root))
+        except LabError:
+            if self.shared:
+                self.say("another process leads this study; this one helps")
+                return False
+            raise
+        return True
+
+    def open(self, more: str | None, held: ExitStack) -> Opened:
         """The study, made where it is missing, with as many tickets as trials are asked for.
 
-        `more`: `40` trials in all, or `+20` more than before. Raises UserError where the database
-        holds another search under this name.
+        `more`: `40` trials in all, or `+20` more than before; that is for the one who leads to
+        decide. Raises UserError where the database holds another search under this name.
         """
         sweep, root = self.sweep, self.root
-        storage = open_storage(self.url, sweep.settings.heartbeat)
-        with readable(self.url):
-            study = optuna.create_study(
-                storage=storage,
-                study_name=root.name,
-                directions=[goal.direction for goal in sweep.goals],
-                sampler=optuna.samplers.RandomSampler(),
-                load_if_exists=True,
-            )
-            told = study.user_attrs
-            if "identity" not in told:
-                study.set_user_attr("reference", records.reference_of(sweep))
-                study.set_user_attr("budget", {one.name: one.said for one in sweep.limits})
-                study.set_user_attr("identity", sweep.identity())
-            else:
-                self._same(told["identity"])
-            tickets = Tickets(study, sweep.domains, sweep.settings.heartbeat)
-            write_text(root / "sweep.yaml", _yaml(sweep.to_plain()))
-            write_json(root / "env.json", environment())
-            asked = self._asked(told.get("asked", 0), more)
-            study.set_user_attr("asked", asked)
-        return tickets
+        with locked(root / "open"):  # who comes second finds all tickets
+            leads = self.lead(held)
+            storage = open_storage(self.url, sweep.settings.heartbeat)
+            with readable(self.url):
+                study = optuna.create_study(
+                    storage=storage,
+                    study_name=root.name,
+                    directions=[goal.direction for goal in sweep.goals],
+                    sampler=optuna.samplers.RandomSampler(),
+                    load_if_exists=True,
+                )
+                told = study.user_attrs
+                if "identity" not in told:
+                    study.set_user_attr("reference", records.reference_of(sweep))
+                    study.set_user_attr("budget", {one.name: one.said for one in sweep.limits})
+                    study.set_user_attr("identity", sweep.identity())
+                else:
+                    self._same(told["identity"])
+                tickets = Tickets(study, sweep.domains, sweep.settings.heartbeat)
+                ended = {t.number for t in tickets.trials() if t.state.is_finished()}
+                if leads:
+                    write_text(root / "sweep.yaml", _yaml(sweep.to_plain()))
+                    write_json(root / "env.json", environment())
+                    study.set_user_attr("asked", self._asked(told.get("asked", 0), more))
+                    with locked(ticket_lock(root)):
+                        give_back(tickets, None if self.shared else "")
+                    self.refill(tickets)
+        asked = int(study.user_attrs["asked"])
+        return Opened(leads=leads, tickets=tickets, asked=asked, ended=frozenset(ended))
 
     def _same(self, before: Mapping[str, Any]) -> None:
         """Raise UserError where trials of this sweep and those in the database do not compare."""
@@ -90,11 +131,10 @@ class Search:
             return points + outside
         return asked
 
-    def refill(self, tickets: Tickets) -> int:
-        """Write the tickets that are missing; returns how many are open now."""
+    def refill(self, tickets: Tickets) -> None:
+        """Write the tickets that are missing."""
         sweep = self.sweep
-        living = [t for t in tickets.trials() if not t.user_attrs.get(REQUEUED)]
-        good = [t for t in living if t.state != TrialState.FAIL]
+        good = [t for t in tickets.trials() if t.state != TrialState.FAIL]
         missing = int(tickets.study.user_attrs["asked"]) - len(good)
         known = {t.user_attrs.get("given") for t in good}
         for given in sweep.given:
@@ -114,7 +154,6 @@ class Search:
         else:
             for _ in range(missing):
                 tickets.add()
-        return sum(not t.state.is_finished() for t in tickets.trials())
 
     def say(self, text: str) -> None:
         """A line for whoever watches."""

@@ -24,7 +24,7 @@ from eramv_lab.sweep.pricing import Look, costs_of_arm
 from eramv_lab.sweep.space import Values
 from eramv_lab.sweep.store import Tickets
 from eramv_lab.train.files import read_json, write_text
-from eramv_lab.train.plan import FIT, PRUNED, Fit, clear, fit_of
+from eramv_lab.train.plan import FIT, PRUNED, Fit, clear, drop_checkpoints, fit_of
 from eramv_lab.train.pool import Job, reason, run_jobs
 from eramv_lab.train.stop import Stopped
 
@@ -55,22 +55,26 @@ class Fitter:
         if changes is None:
             self.tickets.close(trial, TrialState.FAIL)
             return
+        fit = None
         try:
             fit, look = self.fit_of(trial, values, changes)
-        except LabError as error:
-            self.fail(trial, str(error))
+            found = self.priced(trial, fit, look) and self.fitted(trial, fit, began)
+        except (LabError, OSError) as error:  # of the setting or the folder, not of the training
+            self.fail(trial, said_of(error), fit)
             return
+        if found:
+            self.close(trial, fit, found)
+
+    def priced(self, trial: FrozenTrial, fit: Fit, look: Look) -> bool:
+        """Whether a trial keeps within the budget; one that does not is closed and never trains."""
         excess = look.excess(self.sweep.limits)
         self.tickets.constrain(trial, excess)
-        if any(share > 0 for share in excess.values()):
-            self.tickets.tell(trial, infeasible=True)
-            self.tickets.close(trial, TrialState.PRUNED)
-            self.note_closed(trial, fit)
-            return
-        with locked(fit.folder):
-            found = self.fitted(trial, fit, began)
-        if found is not None:
-            self.close(trial, fit, found)
+        if all(share <= 0 for share in excess.values()):
+            return True
+        self.tickets.tell(trial, infeasible=True)
+        self.tickets.close(trial, TrialState.PRUNED)
+        self.note_closed(trial, fit)
+        return False
 
     def fit_of(
         self, trial: FrozenTrial, values: Values | None, changes: Mapping[str, Any]
@@ -98,9 +102,16 @@ class Fitter:
         return fit, look
 
     def fitted(self, trial: FrozenTrial, fit: Fit, began: float) -> Mapping[str, Any] | None:
-        """The result (or what a pruned fit leaves); None where the fit has failed."""
+        """The result (or what a pruned fit leaves); None where the fit has failed. One process
+        at a time: a worker that was thought to be lost may still be at it."""
+        with locked(fit.folder):
+            return self.fitted_alone(trial, fit, began)
+
+    def fitted_alone(self, trial: FrozenTrial, fit: Fit, began: float) -> Mapping[str, Any] | None:
+        """The same, the folder being ours."""
         found = fit.result() or read_json(fit.folder / PRUNED)
-        if found is not None:
+        if found is not None:  # whoever made it was killed before it could say so
+            drop_checkpoints(fit.folder)
             return found
         resumed = fit.folder.is_dir() and any(fit.folder.glob("checkpoints/*"))
         clear(fit)
@@ -183,7 +194,8 @@ class Fitter:
         """One trial has failed; the traceback lies in its folder, as of any fit."""
         self.tickets.tell(trial, error=why)
         if fit is not None and not (fit.folder / "error.txt").exists():
-            write_text(fit.folder / "error.txt", why + "\n")
+            with contextlib.suppress(OSError):
+                write_text(fit.folder / "error.txt", why + "\n")
         self.tickets.close(trial, TrialState.FAIL)
         print(f"trial {trial.number} failed: {why}", file=sys.stderr, flush=True)
 
@@ -217,6 +229,8 @@ def trial_fit(study: str, root: Path, arm: Arm, label: str, seed: int) -> Fit:
 
 def said_of(error: BaseException) -> str:
     """An error in a line."""
+    if isinstance(error, LabError):
+        return " ".join(str(error).split())
     kind = type(error).__name__
     text = str(error).strip().split("\n", 1)[0]
     if kind in DEVICE_ERRORS or "out of memory" in text.lower():

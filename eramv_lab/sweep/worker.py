@@ -8,19 +8,28 @@ loses nothing but the steps since the last checkpoint.
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import optuna
-from optuna.storages import fail_stale_trials
-from optuna.trial import FrozenTrial, TrialState
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import FrozenTrial
 
 from eramv_lab.data.files import locked
 from eramv_lab.sweep.load import Sweep, load_sweep
 from eramv_lab.sweep.propose import learnt_of, propose
 from eramv_lab.sweep.samplers import make_sampler
 from eramv_lab.sweep.space import Values
-from eramv_lab.sweep.store import REQUEUED, Tickets, open_storage, readable, requeue
+from eramv_lab.sweep.store import (
+    VOID,
+    Tickets,
+    cut_off,
+    give_back,
+    open_storage,
+    readable,
+    ticket_lock,
+)
 from eramv_lab.sweep.trial import Fitter
 from eramv_lab.train.pool import PRELOAD as FIT_PRELOAD
 from eramv_lab.train.stop import Stopped
@@ -29,16 +38,17 @@ PRELOAD = (*FIT_PRELOAD, "eramv_lab.sweep.worker")
 """What every worker imports."""
 
 
-def work(worker: str, study_dir: str, url: str, track: str | None = None) -> None:
+def work(worker: str, crew: str, study_dir: str, url: str, track: str | None = None) -> None:
     """Finish trials of a study until no ticket is left.
 
     Args:
-        worker: its name, unique in the study.
+        worker: its name among those of its parent.
+        crew: the parent's name, unique in the study.
         study_dir: the study's folder, which holds the sweep that the parent wrote.
         url: address of the database.
         track: a file that names the study's MLflow run, if any.
     """
-    Worker(worker, Path(study_dir), url, track).run()
+    Worker(f"{crew}/{worker}", Path(study_dir), url, track).run()
 
 
 @dataclass
@@ -61,21 +71,31 @@ class Worker:
     def run(self) -> None:
         """Trial after trial; what an earlier life of this worker held is taken up first."""
         with readable(self.url):
-            give_back(self.tickets, self.name)
-            while True:
-                fail_stale_trials(self.tickets.study)
-                began = time.perf_counter()
-                with locked(self.root / "ticket"):
-                    trial = self.tickets.take(self.name)
-                    values = trial and self.choose(trial)
-                if trial is None:
-                    return
-                try:
-                    with self.tickets.beating(trial):
-                        self.fitter.one(trial, values, began)
-                except Stopped:
-                    requeue(self.tickets.study, trial, lost=False)
-                    raise
+            self.give_back()
+            try:
+                while self.one():
+                    pass
+            except Stopped:
+                self.give_back(lost=False)
+                raise
+
+    def one(self) -> bool:
+        """One trial; False where no ticket is left."""
+        began = time.perf_counter()
+        with locked(ticket_lock(self.root)):
+            give_back(self.tickets)
+            trial = self.tickets.take(self.name)
+            values = trial and self.choose(trial)
+        if trial is not None:
+            # one that was thought to be lost and is another worker's now is left to that one
+            with suppress(UpdateFinishedTrialError), self.tickets.beating(trial):
+                self.fitter.one(trial, values, began)
+        return trial is not None
+
+    def give_back(self, *, lost: bool = True) -> None:
+        """Let the trial live on that this worker still holds."""
+        with locked(ticket_lock(self.root)):
+            give_back(self.tickets, f"{self.name}/", lost=lost)
 
     def choose(self, trial: FrozenTrial) -> Values | None:
         """The setting of a ticket, written down; None where it lies outside the space."""
@@ -84,7 +104,7 @@ class Worker:
             return known
         sweep = self.sweep
         others = [t for t in self.tickets.trials() if t.number != trial.number]
-        settings = [v for t in others if not _gone(t) and (v := self.tickets.values(t))]
+        settings = [v for t in others if not cut_off(t) and (v := self.tickets.values(t))]
         number = sweep.seeds[0] * 100_003 + trial.number
         values = propose(
             learnt_of(others, self.tickets.values),
@@ -99,7 +119,7 @@ class Worker:
         else:  # all is tried: there are as many trials as settings
             asked = int(self.tickets.study.user_attrs["asked"])
             self.tickets.study.set_user_attr("asked", asked - 1)
-            self.tickets.tell(trial, **{REQUEUED: True}, error="nothing new is left to try")
+            self.tickets.tell(trial, **{VOID: "nothing new is left to try"})
         return values
 
 
@@ -112,19 +132,3 @@ def open_tickets(sweep: Sweep, study: str, url: str) -> Tickets:
             study_name=study, storage=storage, sampler=optuna.samplers.RandomSampler()
         )
     return Tickets(loaded, sweep.domains, heartbeat)
-
-
-def give_back(tickets: Tickets, worker: str | None = None) -> int:
-    """Let trials live on that are RUNNING though their worker (or all of them) is gone."""
-    lost = [
-        trial
-        for trial in tickets.trials()
-        if trial.state == TrialState.RUNNING
-        and (worker is None or trial.user_attrs.get("worker") == worker)
-    ]
-    return sum(requeue(tickets.study, trial, lost=True) for trial in lost)
-
-
-def _gone(trial: FrozenTrial) -> bool:
-    """Whether a trial lives on as another one, which stands for its setting."""
-    return bool(trial.user_attrs.get(REQUEUED))

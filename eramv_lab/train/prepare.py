@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from eramv_lab.data.files import locked
 from eramv_lab.errors import Problem, UserError
 from eramv_lab.train.files import read_json, write_json
 
@@ -24,11 +25,16 @@ def store(
     show it are named in `links.json` beside it.
 
     `kind`, `close_running`: as `start_study` takes them. Where MLflow fails, fits go on without
-    it: the files are then missing.
+    it: the files are then missing. Several machines that run one sweep come here at once.
     """
     file = Path(folder) / "track.json"
-    file.unlink(missing_ok=True)
-    file.with_name("links.json").unlink(missing_ok=True)
+    with locked(file):
+        _store(file, runs, study, tags, kind, close_running)
+
+
+def _store(
+    file: Path, runs: str, study: str, tags: Mapping[str, Any], kind: str, close_running: bool
+) -> None:
     try:
         from eramv_lab.track.store import init_store, start_study
         from eramv_lab.track.view import links_of
@@ -41,6 +47,8 @@ def store(
         links = links_of(uri, run.experiment_id, study, kind)
         write_json(file.with_name("links.json"), dict(links))
     except Exception as error:
+        file.unlink(missing_ok=True)
+        file.with_name("links.json").unlink(missing_ok=True)
         warnings.warn(f"MLflow does not follow this study: {error!r}", stacklevel=2)
 
 
@@ -94,6 +102,7 @@ def finish(folder: str, study_dir: str, track: str, complete: bool) -> None:
     """
     from eramv_lab.track.store import StudyRun, close_left, finish_study
     from eramv_lab.track.view import links_of
+    from eramv_lab.train.tracked import finish_left_open
 
     root = Path(study_dir)
     search = read_json(root / "search.json")
@@ -103,6 +112,7 @@ def finish(folder: str, study_dir: str, track: str, complete: bool) -> None:
         if parent:
             run = StudyRun(**parent)
             if search is not None:
+                finish_left_open(run)
                 close_left(run)
             more = [root / name for name in ("recipe.yaml", "sweep.yaml", "best.yaml")]
             status = "FINISHED" if complete else "FAILED"

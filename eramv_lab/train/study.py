@@ -50,6 +50,7 @@ def run_study(
     prepare: bool = True,
     kind: str = "ablation",
     trained: Mapping[tuple[str, int], Path] | None = None,
+    news: bool = False,
     console: Console | None = None,
 ) -> int:
     """Fit every arm and seed that has no result yet, and print the comparison.
@@ -61,6 +62,7 @@ def run_study(
         prepare: make data, bases, features and the store of runs first.
         kind: what the study is in MLflow: an ablation, or the end of a sweep.
         trained: folders of finished fits by (`Arm.training`, seed): none is trained twice.
+        news: the report is written again also where every fit was done before.
 
     Returns 0, 1 where a fit failed, 130 after Ctrl-C, 143 after SIGTERM. Raises UserError for an
     unknown arm before anything is written, LabError where another process runs the study.
@@ -76,7 +78,7 @@ def run_study(
             def together(open_fits: Sequence[Fit]) -> int:
                 return fit_together(recipe, root, open_fits, fit, console)
 
-            code = _study(recipe, root, fits, seeds, console, together)
+            code = _study(recipe, root, fits, seeds, console, together, news=news)
             if code in (INTERRUPTED, TERMINATED):
                 sys.exit(code)  # the others leave by themselves
             ranks.tell(None)
@@ -89,7 +91,7 @@ def run_study(
     def side_by_side(open_fits: Sequence[Fit]) -> int:
         return _run(recipe, root, fits, open_fits, workers, fit, preload, prepare, kind, console)
 
-    return _study(recipe, root, fits, seeds, console, side_by_side)
+    return _study(recipe, root, fits, seeds, console, side_by_side, news=news)
 
 
 def _study(
@@ -99,12 +101,14 @@ def _study(
     seeds: Sequence[int] | None,
     console: Console,
     run: Callable[[Sequence[Fit]], int],
+    *,
+    news: bool,
 ) -> int:
     """What is not finished is begun or taken up again by `run`; then the comparison."""
     open_fits = [f for f in fits if f.result() is None]
     for one in fits:  # a kill may have come between a result and this
         drop_checkpoints(one.folder)
-    if not open_fits and (root / "table.md").exists():
+    if not open_fits and not news and (root / "table.md").exists():
         _close(root, console, f"all {len(fits)} fits were done before")
         return 0
     with alone(root):
@@ -217,13 +221,28 @@ def _close(root: Path, console: Console, note: str = "") -> None:
     console.print(f"{note + '; ' if note else ''}files: {root}/", highlight=False, markup=False)
 
 
+_held: set[Path] = set()
+"""Studies that this process holds."""
+
+
 @contextmanager
 def alone(root: Path) -> Iterator[None]:
-    """Hold the study for this process. Raises LabError where another one has it."""
+    """Hold the study for this process. Raises LabError where another one has it.
+
+    A sweep holds it around the study that ends it.
+    """
     root.mkdir(parents=True, exist_ok=True)
+    place = root.resolve()
+    if place in _held:
+        yield
+        return
     with (root / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise LabError(f"another process is running the study in {root}") from None
-        yield
+        _held.add(place)
+        try:
+            yield
+        finally:
+            _held.remove(place)

@@ -123,3 +123,9 @@ def postgres(postgres_server: Path) -> Iterator[str]:
         there.execute(f"create database {name}")
         yield f"postgresql+psycopg://postgres@/{name}?host={postgres_server}"
         there.execute(f"drop database {name} with (force)")
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the tiny sweeps of all tests have their pictures: the first one draws them."""
+    return tmp_path_factory.mktemp("tiny") / "data"
