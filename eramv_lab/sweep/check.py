@@ -122,16 +122,15 @@ def check_words(
                     make()
             except Exception as error:  # Optuna's own checks, whatever they raise
                 yield Problem(message=f"Optuna's {named.type}: {error}", key=what)
-    if settings is not None:
-        if settings.heartbeat.grace <= settings.heartbeat.every:
-            message = f"expected more than heartbeat.every, {settings.heartbeat.every}"
-            yield Problem(message=message, key="heartbeat.grace")
-        if settings.storage is not None:
-            yield from _check_storage(settings.storage)
+    if settings is not None and settings.heartbeat.grace <= settings.heartbeat.every:
+        message = f"expected more than heartbeat.every, {settings.heartbeat.every}"
+        yield Problem(message=message, key="heartbeat.grace")
 
 
-def _check_storage(address: str) -> Iterator[Problem]:
+def check_storage(address: Any) -> Iterator[Problem]:
     """The problem of an address that names no database that can be talked to."""
+    if not isinstance(address, str) or address == "none":
+        return
     engine = importlib.import_module("sqlalchemy.engine")
     try:
         engine.make_url(address).get_dialect().import_dbapi()

@@ -15,10 +15,17 @@ from eramv_lab.recipe.nodes import Node, find, to_data
 from eramv_lab.recipe.parse import choice
 from eramv_lab.recipe.resolve import Recipe, load_recipe, resolve_document
 from eramv_lab.sweep import config
-from eramv_lab.sweep.check import check_keys, check_largest, check_space, check_words
+from eramv_lab.sweep.check import (
+    check_keys,
+    check_largest,
+    check_space,
+    check_storage,
+    check_words,
+)
 from eramv_lab.sweep.config import Bound, Goal, Named, Settings
 from eramv_lab.sweep.domains import Domain
 from eramv_lab.sweep.given import Around, Given, named, read_given
+from eramv_lab.sweep.launch import parse_launcher
 from eramv_lab.sweep.points import point_arm
 from eramv_lab.sweep.pricing import Limit, Pricer, costs_of_arm
 from eramv_lab.sweep.samplers import PRUNERS, SAMPLERS
@@ -120,6 +127,7 @@ def load_sweep(path: Path | str, overrides: Iterable[str] = ()) -> Sweep:
     found += check_words(
         parts["settings"], parts["sampler"], parts["pruner"], parts["goals"], validated
     )
+    found += check_storage(data.get("storage"))
     if arm is not None and arm.parent is not None:
         message = "a search starts from a base, not from an arm's weights"
         found.append(Problem(message=message, key="base.arm"))
@@ -181,6 +189,7 @@ def _parse(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
         "sampler": config.parse_named("sampler", data.get("sampler"), SAMPLERS, "auto", problems),
         "pruner": config.parse_named("pruner", data.get("pruner"), PRUNERS, "none", problems),
     }
+    parse_launcher(data.get("launcher"), "launcher", problems)
     return parts, problems
 
 
