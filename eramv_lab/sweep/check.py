@@ -50,6 +50,19 @@ def check_keys(document: Document, domains: Mapping[str, Domain]) -> Iterator[Pr
             yield from (replace(one, key=place, file=None, line=None) for one in problems[:1])
 
 
+def with_fractions(
+    document: Document, domains: Mapping[str, Domain]
+) -> Iterator[tuple[str, Domain]]:
+    """The domains; a range of a number that may be a fraction is one of fractions, though its ends
+    are whole, as in `{from: 0, to: 1}`."""
+    for key, domain in domains.items():
+        if not isinstance(domain, Choices) and domain.whole and domain.step is None:
+            half = domain.low + 0.5
+            if half < domain.high and not _wrong(document, domains, key, half):
+                domain = replace(domain, whole=False)
+        yield key, domain
+
+
 def _wrong(
     document: Document, domains: Mapping[str, Domain], key: str, value: object
 ) -> list[Problem]:

@@ -138,7 +138,7 @@ def parse_domain(key: str, value: Any, problems: list[Problem]) -> Domain | None
     problems += [_in_its_words(problem, place) for problem in found]
     if written is None:
         return None
-    numbers = (value["from"], value["to"], value.get("step", 1))
+    numbers = (value["from"], value["to"], 1 if written.step is None else value["step"])
     whole = all(type(v) is int for v in numbers)
     wrong = None
     if written.to < written.low:

@@ -21,6 +21,7 @@ from eramv_lab.sweep.check import (
     check_space,
     check_storage,
     check_words,
+    with_fractions,
 )
 from eramv_lab.sweep.config import Bound, Goal, Named, Settings
 from eramv_lab.sweep.domains import Domain
@@ -117,7 +118,7 @@ def load_sweep(path: Path | str, overrides: Iterable[str] = ()) -> Sweep:
         recipe = resolve_document(replace(alone, problems=document.problems), path)
         arm = point_arm(document, AROUND, {}, "val")
     except UserError as error:
-        recipe, arm, problems = None, None, list(error.problems)
+        recipe, arm, problems = None, None, [*map(_beside, error.problems)]
     parts, found = _parse(data)
     domains: dict[str, Domain] = parts["domains"]
     limits = tuple(_limits(parts["bounds"], document, Path(path), arm, found))
@@ -135,6 +136,7 @@ def load_sweep(path: Path | str, overrides: Iterable[str] = ()) -> Sweep:
     if problems or recipe is None or arm is None:
         raise UserError(dict.fromkeys(problems))
 
+    domains = dict(with_fractions(document, domains))
     pricer = Pricer(document, limits)
     trained = any(limit.name == "training" for limit in limits)
     priced = ("model.", *(TRAINED if trained else ()))
@@ -177,6 +179,14 @@ def _parted(document: Document) -> tuple[Document, Node]:
     rest = {k: n for k, n in shared.value.items() if k not in own and k not in DROPPED}
     recipe = Document(Node(rest, shared.mark), document.arms, document.problems)
     return recipe, Node(own, shared.mark)
+
+
+def _beside(problem: Problem) -> Problem:
+    """A problem of the recipe; an unknown key at its top may be one of the sweep's, misspelt."""
+    if problem.message != f"unknown key {problem.key!r}":
+        return problem
+    near = choice("", problem.key, (*problem.allowed, *config.KEYS))
+    return replace(problem, allowed=near.allowed, nearest=near.nearest)
 
 
 def _parse(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:

@@ -10,7 +10,7 @@ SOUND = "search.model.anchors.count: {from: 0, to: 20}\n"
 
 WRONG = {
     # the line: key, part of the message, nearest
-    "trails: 5": ("trails", "unknown key", None),
+    "trails: 5": ("trails", "unknown key", "trials"),
     "trials: 0": ("trials", "greater than", None),
     "trials: many": ("trials", "integer", None),
     "finalists: 1.5": ("finalists", "integer", None),
