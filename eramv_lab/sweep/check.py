@@ -50,6 +50,19 @@ def check_keys(document: Document, domains: Mapping[str, Domain]) -> Iterator[Pr
             yield from (replace(one, key=place, file=None, line=None) for one in problems[:1])
 
 
+def with_fractions(
+    document: Document, domains: Mapping[str, Domain]
+) -> Iterator[tuple[str, Domain]]:
+    """The domains; a range of a number that may be a fraction is one of fractions, though its ends
+    are whole, as in `{from: 0, to: 1}`."""
+    for key, domain in domains.items():
+        if not isinstance(domain, Choices) and domain.whole and domain.step is None:
+            half = domain.low + 0.5
+            if half < domain.high and not _wrong(document, domains, key, half):
+                domain = replace(domain, whole=False)
+        yield key, domain
+
+
 def _wrong(
     document: Document, domains: Mapping[str, Domain], key: str, value: object
 ) -> list[Problem]:
@@ -122,16 +135,15 @@ def check_words(
                     make()
             except Exception as error:  # Optuna's own checks, whatever they raise
                 yield Problem(message=f"Optuna's {named.type}: {error}", key=what)
-    if settings is not None:
-        if settings.heartbeat.grace <= settings.heartbeat.every:
-            message = f"expected more than heartbeat.every, {settings.heartbeat.every}"
-            yield Problem(message=message, key="heartbeat.grace")
-        if settings.storage is not None:
-            yield from _check_storage(settings.storage)
+    if settings is not None and settings.heartbeat.grace <= settings.heartbeat.every:
+        message = f"expected more than heartbeat.every, {settings.heartbeat.every}"
+        yield Problem(message=message, key="heartbeat.grace")
 
 
-def _check_storage(address: str) -> Iterator[Problem]:
+def check_storage(address: Any) -> Iterator[Problem]:
     """The problem of an address that names no database that can be talked to."""
+    if not isinstance(address, str) or address == "none":
+        return
     engine = importlib.import_module("sqlalchemy.engine")
     try:
         engine.make_url(address).get_dialect().import_dbapi()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, TypeAlias
 
 import yaml
@@ -135,10 +135,10 @@ def parse_domain(key: str, value: Any, problems: list[Problem]) -> Domain | None
     told = {("low" if k == "from" else k): v for k, v in value.items()}
     found: list[Problem] = []
     written = parse_config(_Written, told, place, found)
-    problems += found
+    problems += [_in_its_words(problem, place) for problem in found]
     if written is None:
         return None
-    numbers = (value["from"], value["to"], value.get("step", 1))
+    numbers = (value["from"], value["to"], 1 if written.step is None else value["step"])
     whole = all(type(v) is int for v in numbers)
     wrong = None
     if written.to < written.low:
@@ -154,6 +154,13 @@ def parse_domain(key: str, value: Any, problems: list[Problem]) -> Domain | None
         return None
     largest = written.take == "largest"
     return Range(written.low, written.to, written.step, written.log, whole, largest)
+
+
+def _in_its_words(problem: Problem, place: str) -> Problem:
+    """A problem that says `from`."""
+    key = f"{place}.from" if problem.key == f"{place}.low" else problem.key
+    allowed = tuple("from" if name == "low" else name for name in problem.allowed)
+    return replace(problem, key=key, allowed=allowed)
 
 
 def word(value: Any) -> str:

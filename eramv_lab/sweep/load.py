@@ -15,10 +15,18 @@ from eramv_lab.recipe.nodes import Node, find, to_data
 from eramv_lab.recipe.parse import choice
 from eramv_lab.recipe.resolve import Recipe, load_recipe, resolve_document
 from eramv_lab.sweep import config
-from eramv_lab.sweep.check import check_keys, check_largest, check_space, check_words
+from eramv_lab.sweep.check import (
+    check_keys,
+    check_largest,
+    check_space,
+    check_storage,
+    check_words,
+    with_fractions,
+)
 from eramv_lab.sweep.config import Bound, Goal, Named, Settings
 from eramv_lab.sweep.domains import Domain
 from eramv_lab.sweep.given import Around, Given, named, read_given
+from eramv_lab.sweep.launch import parse_launcher
 from eramv_lab.sweep.points import point_arm
 from eramv_lab.sweep.pricing import Limit, Pricer, costs_of_arm
 from eramv_lab.sweep.samplers import PRUNERS, SAMPLERS
@@ -110,7 +118,7 @@ def load_sweep(path: Path | str, overrides: Iterable[str] = ()) -> Sweep:
         recipe = resolve_document(replace(alone, problems=document.problems), path)
         arm = point_arm(document, AROUND, {}, "val")
     except UserError as error:
-        recipe, arm, problems = None, None, list(error.problems)
+        recipe, arm, problems = None, None, [*map(_beside, error.problems)]
     parts, found = _parse(data)
     domains: dict[str, Domain] = parts["domains"]
     limits = tuple(_limits(parts["bounds"], document, Path(path), arm, found))
@@ -120,6 +128,7 @@ def load_sweep(path: Path | str, overrides: Iterable[str] = ()) -> Sweep:
     found += check_words(
         parts["settings"], parts["sampler"], parts["pruner"], parts["goals"], validated
     )
+    found += check_storage(data.get("storage"))
     if arm is not None and arm.parent is not None:
         message = "a search starts from a base, not from an arm's weights"
         found.append(Problem(message=message, key="base.arm"))
@@ -127,6 +136,7 @@ def load_sweep(path: Path | str, overrides: Iterable[str] = ()) -> Sweep:
     if problems or recipe is None or arm is None:
         raise UserError(dict.fromkeys(problems))
 
+    domains = dict(with_fractions(document, domains))
     pricer = Pricer(document, limits)
     trained = any(limit.name == "training" for limit in limits)
     priced = ("model.", *(TRAINED if trained else ()))
@@ -171,6 +181,14 @@ def _parted(document: Document) -> tuple[Document, Node]:
     return recipe, Node(own, shared.mark)
 
 
+def _beside(problem: Problem) -> Problem:
+    """A problem of the recipe; an unknown key at its top may be one of the sweep's, misspelt."""
+    if problem.message != f"unknown key {problem.key!r}":
+        return problem
+    near = choice("", problem.key, (*problem.allowed, *config.KEYS))
+    return replace(problem, allowed=near.allowed, nearest=near.nearest)
+
+
 def _parse(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
     problems: list[Problem] = []
     parts = {
@@ -181,6 +199,7 @@ def _parse(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
         "sampler": config.parse_named("sampler", data.get("sampler"), SAMPLERS, "auto", problems),
         "pruner": config.parse_named("pruner", data.get("pruner"), PRUNERS, "none", problems),
     }
+    parse_launcher(data.get("launcher"), "launcher", problems)
     return parts, problems
 
 

@@ -32,7 +32,7 @@ STARTUP = 8
 
 
 PLAIN = {"int": int, "float": float, "bool": bool, "str": str, "None": None}
-OURS = ("seed", "self")
+OURS = ("seed",)
 """Arguments that no file gives."""
 
 
@@ -44,9 +44,14 @@ def check_options(what: str, named: Named) -> Iterator[Problem]:
             yield Problem(message=message, key=f"{what}.{option}")
         return
     kind = _class(named.type)
+    parameters = inspect.signature(kind).parameters
+    for name, one in parameters.items():
+        if one.default is inspect.Parameter.empty and name not in named.options:
+            message = f"missing key {name!r}, an argument of Optuna's {kind.__name__}"
+            yield Problem(message=message, key=what)
     taken = {
         name: hint
-        for name, one in inspect.signature(kind).parameters.items()
+        for name, one in parameters.items()
         if name not in OURS and (hint := _plain_type(one.annotation)) is not None
     }
     for option, value in named.options.items():
