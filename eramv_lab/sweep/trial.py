@@ -117,6 +117,7 @@ class Fitter:
         clear(fit)
         self.tickets.tell(trial, resumed=trial.user_attrs.get("resumed", 0) + int(resumed))
         plan = fit.plan(self.track) | self.about(trial, fit)
+        waited = time.perf_counter() - began
         try:
             fit_here(fit.folder, plan)
         except Stopped:
@@ -129,11 +130,8 @@ class Fitter:
         found = fit.result() or read_json(fit.folder / PRUNED)
         if found is None:
             self.fail(trial, reason(Job(key=fit.key, target=FIT, folder=fit.folder)), fit)
-        elif "startup" not in trial.user_attrs and not resumed:
-            spent = time.perf_counter() - began - found.get("row", {}).get("seconds", 0.0)
-            first = found.get("first_step_seconds")
-            if first:
-                self.tickets.tell(trial, startup=round(spent + first, 3))
+        elif "startup" not in trial.user_attrs and not resumed and found.get("first_step_seconds"):
+            self.tickets.tell(trial, startup=round(waited + found["first_step_seconds"], 3))
         return found
 
     def about(self, trial: FrozenTrial, fit: Fit) -> dict[str, Any]:
