@@ -8,13 +8,11 @@ from functools import cache
 from typing import Any
 
 import optuna
-from optuna.exceptions import StorageInternalError
-from sqlalchemy.exc import DBAPIError
 
 from eramv_lab.errors import LabError
 from eramv_lab.sweep.config import Heartbeat, Named
 from eramv_lab.sweep.samplers import make_pruner
-from eramv_lab.sweep.store import open_storage
+from eramv_lab.sweep.store import TROUBLE, open_storage
 
 WATCHED = {"accuracy": "val/accuracy", "loss": "val/loss"}
 """What is looked at while a trial trains, by the goal of the study."""
@@ -35,7 +33,7 @@ def judge(told: Mapping[str, Any], step: int, found: Mapping[str, float]) -> boo
             warnings.simplefilter("ignore")  # a resumed trial looks at some steps a second time
             trial.report(found[WATCHED[told["metric"]]], step)
         return trial.should_prune()
-    except (LabError, StorageInternalError, DBAPIError) as error:  # as where it is locked for long
+    except (LabError, *TROUBLE) as error:  # as where it is locked for long
         warnings.warn(f"not judged at step {step}: {error.__cause__ or error}", stacklevel=2)
         return False
 

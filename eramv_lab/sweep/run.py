@@ -83,7 +83,7 @@ def run_sweep(
     search = Search(sweep, runs, console or Console())
     with ExitStack() as held:
         try:
-            with stoppable():
+            with stoppable(), readable(search.url):
                 opened = search.open(more, held)
                 code = _search(search, opened, launcher, workers, preload)
                 if opened.leads:
@@ -174,10 +174,9 @@ def _prepare(
 def _drain(search: Search, opened: Opened, show: Watcher, mine: str) -> None:
     """Take back what our workers have left; who leads waits for those of other machines."""
     while True:
-        with readable(search.url):
-            with locked(ticket_lock(search.root)):
-                give_back(opened.tickets, mine)
-            running = any(t.state == TrialState.RUNNING for t in opened.tickets.trials())
+        with locked(ticket_lock(search.root)):
+            give_back(opened.tickets, mine)
+        running = any(t.state == TrialState.RUNNING for t in opened.tickets.trials())
         if not (opened.leads and running):
             return
         show.tick([])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -15,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from eramv_lab.sweep.records import state_of
-from eramv_lab.sweep.store import Tickets
+from eramv_lab.sweep.store import TROUBLE, Tickets
 from eramv_lab.train.files import read_json
 from eramv_lab.train.pool import Job, Running, Watcher
 from eramv_lab.train.show import clock, fit_row, row_line, state_line, time_left
@@ -74,8 +75,9 @@ class SearchShow(Watcher):
     def tick(self, running: Sequence[Running]) -> None:
         """Look at the database once a second."""
         if time.monotonic() - self._looked >= EVERY_S:
+            with suppress(*TROUBLE):  # the next look may come through
+                self.look()
             self._looked = time.monotonic()
-            self.look()
 
     def look(self) -> None:
         """Say what has ended, draw what runs."""

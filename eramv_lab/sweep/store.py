@@ -37,6 +37,8 @@ LIVES = 3
 PATIENCE_S = 60
 """Time that a locked database file is waited for."""
 OPEN = (TrialState.WAITING, TrialState.RUNNING)
+TROUBLE = (StorageInternalError, DBAPIError)
+"""What a database that is locked, broken or away raises."""
 VOID = "void"
 """User attribute of a ticket that nothing was left to try for."""
 
@@ -74,7 +76,7 @@ def readable(url: str) -> Iterator[None]:
     """Turn what a database cannot do into one message."""
     try:
         yield
-    except (StorageInternalError, DBAPIError) as error:
+    except TROUBLE as error:
         said = str(error.__cause__ or error).split("\n", 1)[0]
         if "locked" in str(error) + said:
             said = f"another program has locked it for {PATIENCE_S} s; end that one first"
@@ -201,7 +203,7 @@ class Tickets:
 
         def beat() -> None:
             while True:
-                with suppress(StorageInternalError, DBAPIError):  # the next one may come through
+                with suppress(*TROUBLE):  # the next one may come through
                     self.beat(trial)
                 if over.wait(self.heartbeat.every):
                     return

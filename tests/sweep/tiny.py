@@ -60,13 +60,21 @@ seeds: [0]
 heartbeat: {{every: 1, grace: 5}}
 """
 NAME = "tiny"
+PROGRAM = [sys.executable, "-m", "eramv_lab"]
+ENV = {"PYTHONPATH": str(Path(__file__).parents[2])}
+
+
+def plain() -> dict[str, Any]:
+    """The sweep as plain data."""
+    return yaml.safe_load(RECIPE)
 
 
 def write(folder: Path, data: Path, name: str = NAME, **changes: Any) -> Path:
     """The sweep's file; `changes` are its top keys (`none` leaves one out)."""
-    plain = yaml.safe_load(RECIPE.replace("DATA", str(data))) | changes
+    told = plain()
+    told["data"]["folder"] = str(data)
     file = folder / f"{name}.yaml"
-    file.write_text(yaml.safe_dump(plain, sort_keys=False))
+    file.write_text(yaml.safe_dump(told | changes, sort_keys=False))
     return file
 
 
@@ -82,12 +90,12 @@ def run(file: Path, *overrides: str, runs: str = "runs", **settings: Any) -> tup
 def begin(file: Path, *more: str, runs: str = "runs", **env: str) -> subprocess.Popen[str]:
     """The command line, in a session of its own."""
     return subprocess.Popen(
-        [sys.executable, "-m", "eramv_lab", "sweep", file, "--runs", file.parent / runs, *more],
+        [*PROGRAM, "sweep", file, "--runs", file.parent / runs, *more],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])} | env,
+        env=os.environ | ENV | env,
     )
 
 
@@ -119,10 +127,10 @@ def tracked(root: Path) -> tuple[Run, list[Run]]:
     return parent, search(client, where, {"mlflow.parentRunId": parent.info.run_id})
 
 
-def stints(folder: Path) -> list[int]:
+def stints(folder: Path, steps: int = STEPS) -> list[int]:
     """The steps from which a finished fit was trained, time after time: `[0]` where in one go."""
     result = read_json(folder / "result.json")
     assert result is not None and result["trained_in"] is None
-    steps = [step for step, _ in read_curve(folder / "curves.csv", "train/loss")]
-    assert steps == list(range(STEPS))
+    curve = read_curve(folder / "curves.csv", "train/loss")
+    assert [step for step, _ in curve] == list(range(steps))
     return [stint["from_step"] for stint in result["stints"]]
