@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from eramv_lab.errors import Problem, UserError
-from eramv_lab.recipe.bands import band_layers, is_gone, split_band
+from eramv_lab.recipe.bands import WHERE, band_layers, is_gone, split_band
 from eramv_lab.recipe.parse import choice, parse_component, to_plain
 from eramv_lab.registry import SLOTS
 from eramv_lab.shapes import Dims
@@ -144,7 +144,9 @@ def parse_model(
         parse_component(SLOTS["fusion"], band, f"{key}.band", problems)
     elif not _is_none(band):
         fusion = {"type": "attend", **(how or {})}
-        parts["fusion"] = parse_component(SLOTS["fusion"], fusion, f"{key}.band", problems)
+        found: list[Problem] = []
+        parts["fusion"] = parse_component(SLOTS["fusion"], fusion, f"{key}.band", found)
+        problems += map(_or_where, found)
     if parts["language"] is not None:
         depth = parts["language"].dims().layers
         parts["band"] = band_layers(where, depth, f"{key}.band", problems)
@@ -164,6 +166,14 @@ def parse_model(
         Problem(message=message, key=f"{key}.{slot}") for slot, message in cross_check(spec)
     ]
     return spec if len(problems) == before else None
+
+
+def _or_where(problem: Problem) -> Problem:
+    """A problem of a band's keys; an unknown one may be meant to say where."""
+    name = (problem.key or "").rpartition(".")[2]
+    if problem.message != f"unknown key {name!r}":
+        return problem
+    return choice(problem.message, name, (*WHERE, *problem.allowed), problem.key)
 
 
 def _is_none(value: Any) -> bool:

@@ -37,7 +37,10 @@ def check_keys(document: Document, domains: Mapping[str, Domain]) -> Iterator[Pr
         section = key.partition(".")[0]
         if section not in SEARCHED or key == section:
             message = f"a search changes keys of {', '.join(SEARCHED)}, and {key!r} is none"
-            yield choice(message, section, SEARCHED, place)
+            if section in SEARCHED:
+                yield Problem(message=message, key=place)
+            else:
+                yield choice(message, section, SEARCHED, place)
             continue
         if isinstance(domain, Choices):
             found = [_wrong(document, domains, key, value) for value in domain.values]
@@ -183,7 +186,7 @@ def check_space(
             settings[f"point-{len(settings)}"] = key, space.decode(point)
     arms = {name: changes_of(values) for name, (_, values) in settings.items()}
     told = {n: changes_of({"evaluate.split": "val"}, node) for n, node in arms.items()}
-    resolver = Resolver(Document(document.shared, told), equal_flops)
+    resolver = Resolver(replace(document, arms=told), equal_flops)
     found: dict[str, Problem] = {}
     for name, (key, _) in settings.items():
         resolver.arm(name)

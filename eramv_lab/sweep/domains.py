@@ -72,8 +72,10 @@ class Range:
     def at(self, share: float) -> float:
         """The value at a share of the way from low to high."""
         if self.log:
-            return self.low * (self.high / self.low) ** share
-        return self.low + share * (self.high - self.low)
+            value = self.low * (self.high / self.low) ** share
+        else:
+            value = self.low + share * (self.high - self.low)
+        return min(max(value, self.low), self.high)  # rounding may pass an end
 
     def share(self, value: float) -> float:
         """Where a value lies between low and high."""

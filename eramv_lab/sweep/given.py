@@ -12,7 +12,7 @@ from eramv_lab.recipe.load import Document
 from eramv_lab.recipe.nodes import Node, leaves, to_data
 from eramv_lab.recipe.parse import choice
 from eramv_lab.recipe.resolve import NAME
-from eramv_lab.sweep.domains import Choices, Range
+from eramv_lab.sweep.domains import Choices, Range, run_of
 from eramv_lab.sweep.points import changes_of, point_arm
 from eramv_lab.sweep.pricing import Pricer
 from eramv_lab.sweep.space import Space
@@ -122,10 +122,10 @@ def _start(arm: Arm) -> object:
 
 def _largest(changes: Node, key: str, domain: Range, pricer: Pricer) -> Node:
     """The changes with the largest number that fits, else the smallest there is."""
-    values = domain.values()
-    trees = (changes_of({key: value}, changes) for value in reversed(values))
-    fitting = (tree for tree in trees if pricer.fits(to_data(tree)))
-    return next(fitting, None) or changes_of({key: values[0]}, changes)
+    trees = [changes_of({key: value}, changes) for value in domain.values()]
+    models = [tree for tree in trees if not pricer.problems(to_data(tree))]
+    fitting = run_of(models, lambda tree: pricer.fits(to_data(tree)))
+    return fitting[-1] if fitting else trees[0]
 
 
 def _values(arm: Arm, changes: Node, around: Around) -> dict[str, Any] | None:

@@ -24,7 +24,7 @@ from eramv_lab.sweep.check import (
     with_fractions,
 )
 from eramv_lab.sweep.config import Bound, Goal, Named, Settings
-from eramv_lab.sweep.domains import Domain
+from eramv_lab.sweep.domains import Domain, values_of
 from eramv_lab.sweep.given import Around, Given, named, read_given
 from eramv_lab.sweep.launch import parse_launcher
 from eramv_lab.sweep.points import point_arm
@@ -114,11 +114,12 @@ def load_sweep(path: Path | str, overrides: Iterable[str] = ()) -> Sweep:
         raise UserError(Problem(message=message, file=str(path), key="search"))
     problems: list[Problem] = []
     try:
-        alone = Document(document.shared, {AROUND: Node({}, document.shared.mark)})
-        recipe = resolve_document(replace(alone, problems=document.problems), path)
+        alone = replace(document, arms={AROUND: Node({}, document.shared.mark)})
+        recipe = resolve_document(alone, path)
         arm = point_arm(document, AROUND, {}, "val")
     except UserError as error:
-        recipe, arm, problems = None, None, [*map(_beside, error.problems)]
+        recipe, arm = None, None
+        problems = [_beside(one) for one in error.problems if one.key != "base.arm"]
     parts, found = _parse(data)
     domains: dict[str, Domain] = parts["domains"]
     limits = tuple(_limits(parts["bounds"], document, Path(path), arm, found))
@@ -129,10 +130,11 @@ def load_sweep(path: Path | str, overrides: Iterable[str] = ()) -> Sweep:
         parts["settings"], parts["sampler"], parts["pruner"], parts["goals"], validated
     )
     found += check_storage(data.get("storage"))
-    if arm is not None and arm.parent is not None:
-        message = "a search starts from a base, not from an arm's weights"
-        found.append(Problem(message=message, key="base.arm"))
     problems += _placed(found, own)
+    start = to_data(document.shared).get("base")
+    if isinstance(start, Mapping) and start.get("arm") not in (None, "none"):
+        message = "a search starts from a base, not from an arm's weights"
+        problems += _placed([Problem(message=message, key="base.arm")], document.shared)
     if problems or recipe is None or arm is None:
         raise UserError(dict.fromkeys(problems))
 
@@ -238,10 +240,10 @@ def _limits(
 
 def _raise_impossible(space: Space, pricer: Pricer, own: Node, path: str) -> NoReturn:
     """Say which budget cannot be kept, and by how much the cheapest setting passes it."""
-    corners = list(space.corners())
-    looks = [look for values in corners if (look := pricer.look(values))]
+    looks = [look for values in space.corners() if (look := pricer.look(values))]
     if not looks:
-        why = pricer.problems(corners[0]) if corners else []
+        domains = {key: domain for key, domain in space.domains.items() if key in space.bound}
+        why = pricer.problems({key: values_of(domain)[0] for key, domain in domains.items()})
         told = [replace(p, key=f"search.{p.key}", file=None, line=None) for p in why]
         none = Problem(message="no setting of it is a model", key="search")
         raise UserError(dict.fromkeys(_placed([none, *told], own)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from eramv_lab.errors import UserError
@@ -34,7 +35,8 @@ def point_arm(document: Document, name: str, changes: Mapping[str, Any] | Node, 
     """One setting of a document as a checked arm. Raises UserError."""
     node = changes if isinstance(changes, Node) else changes_of(changes)
     node = changes_of({"evaluate.split": split}, node)
-    resolver = Resolver(Document(document.shared, {**document.arms, name: node}), equal_flops)
+    arms = {**document.arms, name: node}
+    resolver = Resolver(replace(document, arms=arms), equal_flops)
     arm = resolver.arm(name)
     if arm is None:
         raise UserError(dict.fromkeys(p for found in resolver.by_arm.values() for p in found))

@@ -47,6 +47,10 @@ def test_fractions_by_their_logarithm():
     values = domain.values()
     assert len(values) == 100 and values[0] == 1e-4 and values[-1] == pytest.approx(1e-2)
     assert domain.has(0.00123) and not domain.listed
+    for low, high in ((3e-5, 0.07), (0.1, 0.7), (1e-9, 3.3)):
+        domain = parsed({"from": low, "to": high, "log": True})
+        assert all(map(domain.has, domain.values()))
+        assert domain.at(1.0) == high and domain.at(0.0) == low
 
 
 def test_whole_numbers_by_their_logarithm():

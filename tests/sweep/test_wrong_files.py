@@ -69,7 +69,11 @@ WRONG = {
         "unknown key",
         "band",
     ),
-    "search.model.band.strat: {from: 0, to: 1}": ("search.model.band.strat", "unknown key", None),
+    "search.model.band.strat: {from: 0, to: 1}": (
+        "search.model.band.strat",
+        "unknown key",
+        "start",
+    ),
     "search.modl.bridge: [mlp]": ("search.modl.bridge", "keys of model, train", "model"),
     "search.data.world.noise: [1.0, 8.0]": ("search.data.world.noise", "keys of model", None),
     "search.base.seed: [0, 1]": ("search.base.seed", "keys of model, train", None),
@@ -125,7 +129,7 @@ WRONG = {
     "begin_with: {x: {data.world.noise: 1.0}}": ("begin_with.x.data", "share one data", None),
     "begin_with: {x: {base.arm: paper}}": ("begin_with.x.base", "share one base", None),
     "trials: 1\nbegin_with: [paper, all]": ("trials", "fewer than the 2 settings", None),
-    "base.arm: paper": ("base.arm", "", None),
+    "base.arm: paper": ("base.arm", "a search starts from a base", None),
     "seeds: [0, 0]": ("seeds", "twice", None),
     "train.lrr: 3": ("train.lrr", "unknown key", "lr"),
     "launcher: slrum": ("launcher.type", "no launcher 'slrum'", "slurm"),
@@ -179,6 +183,16 @@ def test_all_problems_at_once_and_each_once(write):
         ("command line", None, "search.model.bridge"),
     }
     assert len(found) == len(places)
+
+
+def test_a_space_without_a_model_is_told_with_the_reason(write):
+    path = write(SOUND + "search.model.band.start: {from: 7, to: 9}\n")
+    told = [(p.line, p.key, p.message) for p in problems_of(path)]
+    reaches = "start 7 + length 2 reaches layer 9, the language model has 6"
+    assert told == [
+        (2, "search", "no setting of it is a model"),
+        (3, "search.model.band", reaches),
+    ]
 
 
 def test_a_recipe_is_no_sweep_and_a_sweep_no_recipe(write):
