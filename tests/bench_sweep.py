@@ -26,6 +26,8 @@ from eramv_lab.train.files import read_json
 ROOT = Path(__file__).resolve().parents[1]
 SWEEP, STUDY = "sweeps/band_search.yaml", "experiments/ablation_ca.yaml"
 FRESH = "data.cache_gib=0"
+GIVEN = ("paper", "plain")
+"""Settings that the sweep begins with, and that are fitted afresh."""
 TINY = (
     *("base=none", "trainer.accelerator=cpu", "train.steps=4", "train.warmup=1"),
     *("train.validate_every=2", "train.validate_images=2", "train.images=2"),
@@ -45,7 +47,7 @@ def sweep(size: Size) -> Rows:
         alone = [together([*paper, FRESH])]
         lead, took, trials = searched(runs, [*change, *(TINY_SEARCH if tiny else ())])
         lines: list[list[str]] = []
-        for number, given in enumerate(("plain", "paper", "plain")):
+        for number, given in enumerate((GIVEN[1], *GIVEN)):
             file = runs / f"fresh{number}.yaml"  # of two studies, which may run side by side
             shutil.copy(folder_of(trials, given, runs) / "recipe.yaml", file)
             lines.append(["fit", str(file), "--runs", name, FRESH])
@@ -73,7 +75,7 @@ def compared(
     """
     fresh, fit = statistics.fmean(alone), statistics.fmean(inside)
     spent = statistics.fmean(seconds(trial) for trial in trials)
-    same = [t.user_attrs["row"]["seconds"] for t in trials if t.user_attrs.get("given")]
+    same = [t.user_attrs["row"]["seconds"] for t in trials if t.user_attrs.get("given") in GIVEN]
     kept, rate = statistics.fmean(same), 3600 * len(trials) / took
     yield versus("trials an hour: sweep / fresh fits in turn", rate, 3600 / fresh, least=5)
     yield versus("trials an hour: sweep / two loops of fresh fits", rate, 2 * 3600 / pair)
