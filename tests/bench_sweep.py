@@ -26,6 +26,8 @@ from eramv_lab.train.files import read_json
 ROOT = Path(__file__).resolve().parents[1]
 SWEEP, STUDY = "sweeps/band_search.yaml", "experiments/ablation_ca.yaml"
 FRESH = "data.cache_gib=0"
+GIVEN = ("paper", "plain")
+"""Settings that the sweep begins with, and that are fitted afresh."""
 TINY = (
     *("base=none", "trainer.accelerator=cpu", "train.steps=4", "train.warmup=1"),
     *("train.validate_every=2", "train.validate_images=2", "train.images=2"),
@@ -43,9 +45,9 @@ def sweep(size: Size) -> Rows:
         paper += [*change, "evaluate.split=val"]
         together([*paper, "train.steps=1", "train.warmup=0"])  # data, base, features, store
         alone = [together([*paper, FRESH])]
-        took, trials = searched(runs, [*change, *(TINY_SEARCH if tiny else ())])
+        lead, took, trials = searched(runs, [*change, *(TINY_SEARCH if tiny else ())])
         lines: list[list[str]] = []
-        for number, given in enumerate(("plain", "paper", "plain")):
+        for number, given in enumerate((GIVEN[1], *GIVEN)):
             file = runs / f"fresh{number}.yaml"  # of two studies, which may run side by side
             shutil.copy(folder_of(trials, given, runs) / "recipe.yaml", file)
             lines.append(["fit", str(file), "--runs", name, FRESH])
@@ -53,6 +55,10 @@ def sweep(size: Size) -> Rows:
         pair = together(*lines[1:])
         fits = [runs / "ablation_ca", runs / "fresh0"]
         yield from compared(alone, pair, [seconds_of(fit) for fit in fits], took, trials)
+        startups = [t.user_attrs["startup"] for t in trials if "startup" in t.user_attrs]
+        first, later = startups[0], statistics.median(startups)
+        yield versus("seconds to a step: of a sweep / from its first ticket", lead + first, first)
+        yield versus("seconds from a ticket to a step: median / first", later, first)
 
 
 def compared(
@@ -69,7 +75,7 @@ def compared(
     """
     fresh, fit = statistics.fmean(alone), statistics.fmean(inside)
     spent = statistics.fmean(seconds(trial) for trial in trials)
-    same = [t.user_attrs["row"]["seconds"] for t in trials if t.user_attrs.get("given")]
+    same = [t.user_attrs["row"]["seconds"] for t in trials if t.user_attrs.get("given") in GIVEN]
     kept, rate = statistics.fmean(same), 3600 * len(trials) / took
     yield versus("trials an hour: sweep / fresh fits in turn", rate, 3600 / fresh, least=5)
     yield versus("trials an hour: sweep / two loops of fresh fits", rate, 2 * 3600 / pair)
@@ -77,14 +83,11 @@ def compared(
     yield versus("of it no features kept / the same settings in the sweep", fit, kept)
     yield versus("of it a whole fit / a trial with its choice, some pruned", kept, spent)
     yield versus("of it seconds of trials / seconds of the search", spent * len(trials), took)
-    startups = [t.user_attrs["startup"] for t in trials if "startup" in t.user_attrs]
-    label = "seconds from a ticket to the first step: later trials / first"
-    yield versus(label, statistics.median(startups), startups[0])
 
 
-def searched(runs: Path, change: Sequence[str]) -> tuple[float, list[FrozenTrial]]:
-    """Seconds from the command to the end of its last trial; its trials. What comes after the
-    search, more seeds and controls, is cut off: fresh fits have none of it."""
+def searched(runs: Path, change: Sequence[str]) -> tuple[float, float, list[FrozenTrial]]:
+    """Seconds from the command to its first ticket, and to the end of its last trial; its trials.
+    What comes after the search, more seeds and controls, is cut off: fresh fits have none of it."""
     line = ["sweep", SWEEP, "--runs", str(runs), *change]
     url = f"sqlite:///{runs / 'band_search' / 'search.db'}"
     began, process = datetime.now(), start(line)
@@ -100,7 +103,8 @@ def searched(runs: Path, change: Sequence[str]) -> tuple[float, list[FrozenTrial
     ended = (TrialState.COMPLETE, TrialState.PRUNED)
     trials = [trial for trial in study.get_trials() if trial.state in ended]
     last = max(trial.datetime_complete or began for trial in trials)
-    return (last - began).total_seconds(), trials
+    first = min(trial.datetime_start or began for trial in trials)
+    return (first - began).total_seconds(), (last - began).total_seconds(), trials
 
 
 def folder_of(trials: Sequence[FrozenTrial], given: str, runs: Path) -> Path:
