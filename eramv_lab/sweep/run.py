@@ -85,12 +85,16 @@ def run_sweep(
         try:
             with stoppable(), readable(search.url):
                 opened = search.open(more, held)
+                if not opened.leads:
+                    search.say("another process leads this study; this one helps")
                 code = _search(search, opened, launcher, workers, preload)
+                if not opened.leads and search.lead(held):  # who led has left
+                    opened = search.open(None, held)
+                    code = _search(search, opened, launcher, workers, preload)
                 if opened.leads:
                     return max(code, conclude(search, launcher, workers))
-                search.say(
-                    f"the search is done; another process writes its report in {search.root}/"
-                )
+                said = "the search is done; another process writes its report in"
+                search.say(f"{said} {search.root}/")
                 return code
         except KeyboardInterrupt:
             search.say("stopped; the same command goes on with what is not finished")
@@ -135,7 +139,7 @@ def _search(
                     launcher,
                     WORK,
                     told,
-                    workers=min(width, opened.left()),
+                    workers=max(1, min(width, opened.left())),
                     root=root if opened.leads else root / "helpers" / crew,
                     watcher=show,
                     **settings,

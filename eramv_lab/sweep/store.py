@@ -41,6 +41,8 @@ TROUBLE = (StorageInternalError, DBAPIError)
 """What a database that is locked, broken or away raises."""
 VOID = "void"
 """User attribute of a ticket that nothing was left to try for."""
+SETTLED = "settled"
+"""User attribute of a trial whose setting is written down."""
 
 
 def database(study_dir: Path) -> str:
@@ -127,6 +129,8 @@ class Tickets:
             distributions=stored and {key: distribution(self.domains[key]) for key in stored},
             user_attrs={k: v for k, v in told.items() if v is not None},
         )
+        if stored is not None:
+            ticket.set_user_attr(SETTLED, True)
         self.study.add_trial(ticket)
 
     def take(self, worker: str) -> FrozenTrial | None:
@@ -148,6 +152,7 @@ class Tickets:
                 kind = distribution(self.domains[key])
                 inside = kind.to_internal_repr(value)
                 self.storage.set_trial_param(trial._trial_id, key, inside, kind)
+        self.tell(trial, **{SETTLED: True})
 
     def tell(self, trial: FrozenTrial, **told: Any) -> None:
         """Note something of a trial."""
@@ -245,14 +250,19 @@ def give_back(tickets: Tickets, of: str | None = None, *, lost: bool = True) -> 
     fail_stale_trials(study)  # calls `_again`
     newest = {first_of(trial): trial.number for trial in tickets.trials()}
     for trial in tickets.trials():  # whoever closed one may have been killed before it went on
-        last = newest[first_of(trial)] == trial.number
-        if last and cut_off(trial) and VOID not in trial.user_attrs:
+        if cut_off(trial) and newest[first_of(trial)] == trial.number:
             _again(study, trial, lost=lost)
 
 
 def _again(study: optuna.Study, trial: FrozenTrial, *, lost: bool = True) -> None:
-    """The next life of a trial that was closed: a ticket, or its failure after too many lives."""
+    """The next life of a trial that was closed: a ticket, or its failure after too many lives.
+
+    One that had only to be closed has none.
+    """
+    if not {"error", VOID}.isdisjoint(trial.user_attrs):
+        return
     told = {k: v for k, v in trial.user_attrs.items() if k != "worker"}
+    settled = SETTLED in told  # otherwise it was cut off while its setting was written
     spent = int(told.get("lives", 0)) + lost
     told |= {"lives": spent, "first": first_of(trial)}
     over = spent > LIVES
@@ -261,8 +271,8 @@ def _again(study: optuna.Study, trial: FrozenTrial, *, lost: bool = True) -> Non
     study.add_trial(
         create_trial(
             state=TrialState.FAIL if over else TrialState.WAITING,
-            params=trial.params,
-            distributions=trial.distributions,
+            params=trial.params if settled else None,
+            distributions=trial.distributions if settled else None,
             user_attrs=told,
             intermediate_values=trial.intermediate_values,
             constraints=dict(trial.constraints),

@@ -57,7 +57,6 @@ class Search:
             held.enter_context(alone(self.root))
         except LabError:
             if self.shared:
-                self.say("another process leads this study; this one helps")
                 return False
             raise
         return True

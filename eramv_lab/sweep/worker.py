@@ -119,9 +119,9 @@ class Worker:
         if values is not None:
             self.tickets.settle(trial, values)
         else:  # all is tried: there are as many trials as settings
+            self.tickets.tell(trial, **{VOID: "nothing new is left to try"})
             asked = int(self.tickets.study.user_attrs["asked"])
             self.tickets.study.set_user_attr("asked", asked - 1)
-            self.tickets.tell(trial, **{VOID: "nothing new is left to try"})
         return values
 
 

@@ -78,7 +78,8 @@ def fit_one(run_dir: Path | str, plan: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(error, Stopped):
             with contextlib.suppress(OSError):
                 write_text(folder / "error.txt", traceback.format_exc())
-        tracked.end(None, "FAILED" if isinstance(error, Exception) else "KILLED")
+        stopped = isinstance(error, Stopped | KeyboardInterrupt)
+        tracked.end(None, "KILLED" if stopped else "FAILED")
         raise
     tracked.end(result)
     drop_checkpoints(folder)

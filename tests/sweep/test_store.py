@@ -156,3 +156,26 @@ def test_a_database_that_is_locked(tickets: Tickets, tmp_path: Path, monkeypatch
 def test_passwords_are_not_shown() -> None:
     shown = store.place("postgresql+psycopg://me:secret@host:5432/lab")
     assert shown == "postgresql+psycopg://me@host:5432/lab"
+
+
+def test_a_kill_while_a_setting_is_written(tickets: Tickets) -> None:
+    tickets.add()
+    trial = tickets.take("a/w0")
+    assert trial is not None
+    kind = store.distribution(tickets.domains["model.anchors.count"])
+    tickets.storage.set_trial_param(trial._trial_id, "model.anchors.count", 3, kind)
+    give_back(tickets, "a/")
+    again = tickets.take("a/w0")
+    assert again is not None and again.params == {}  # which may have been the half of it
+    tickets.settle(again, {"model.anchors.count": 5})
+    give_back(tickets, "a/")
+    assert tickets.trials()[-1].params == {"model.anchors.count": 5}
+
+
+def test_a_kill_between_an_error_and_the_end(tickets: Tickets) -> None:
+    tickets.add({"model.anchors.count": 3})
+    trial = tickets.take("a/w0")
+    assert trial is not None
+    tickets.tell(trial, error="no luck")
+    give_back(tickets, "a/")
+    assert states(tickets) == ["failed"]
