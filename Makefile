@@ -60,7 +60,7 @@ base: setup  ## the base that every arm starts from (`make fit` trains it too wh
 ui: setup  ## the server that shows all runs, on this machine only
 	$(LAB) ui $(ARGS)
 
-bench: setup  ## time the hot paths
+bench: setup  ## time the hot paths, and a sweep beside fresh fits (half an hour on two cores)
 	$(BIN)/python tests/bench.py $(ARGS)
 
 lock: $(BIN)/python  ## pin requirements.lock anew from pyproject.toml (ARGS=--upgrade: newest versions)
