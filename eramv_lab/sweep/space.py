@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from eramv_lab.sweep.domains import Choices, Domain, ends, run_of, values_of
+from eramv_lab.sweep.domains import Choices, Domain, ends, run_of, value_at, values_of
 
 Values = dict[str, Any]
 """Recipe key to value: what a point sets."""
@@ -44,7 +44,10 @@ class Space:
     """Keys at which bound values make no model; none where they do."""
     model_of: Callable[[Mapping[str, Any]], str]
     """The same text for bound values that make the same model."""
-    _sound: dict[str, Sequence[Any]] = field(default_factory=dict[str, Sequence[Any]], repr=False)
+    _seen: dict[str, Sequence[Any]] = field(
+        default_factory=dict[str, Sequence[Any]], init=False, repr=False
+    )
+    """Values that were looked for before."""
 
     @cached_property
     def keys(self) -> list[str]:
@@ -79,7 +82,7 @@ class Space:
             domain = self.domains[key]
             place = point.get(key, 1.0)
             if key not in self.bound:
-                values[key] = _at(domain, place)
+                values[key] = value_at(domain, place)
                 continue
             options = self.options(key, values)
             if isinstance(domain, Choices):
@@ -123,14 +126,20 @@ class Space:
         Costs rise or fall along a range, so what is possible of it is one run, holes apart where
         there is no such model.
         """
-        domain = self.domains[key]
+        name = name_of(
+            {"options": key, "before": {k: before[k] for k in before if k in self.bound}}
+        )
+        if name not in self._seen:
+            domain = self.domains[key]
 
-        def possible(value: Any) -> bool:
-            return self._leaves_some(key, before, value)
+            def possible(value: Any) -> bool:
+                return self._leaves_some(key, before, value)
 
-        if isinstance(domain, Choices):
-            return [value for value in domain.values if possible(value)]
-        return run_of(self._sound_values(key, before), possible)
+            if isinstance(domain, Choices):
+                self._seen[name] = [value for value in domain.values if possible(value)]
+            else:
+                self._seen[name] = run_of(self._sound_values(key, before), possible)
+        return self._seen[name]
 
     def identity(self, values: Mapping[str, Any]) -> str:
         """The same text for settings that are the same in effect."""
@@ -253,9 +262,9 @@ class Space:
         values = values_of(self.domains[key])
         if not 2 < len(values) <= MOST_VALUES:
             return values
-        if name not in self._sound:
-            self._sound[name] = [value for value in values if sound(value)]
-        return self._sound[name]
+        if name not in self._seen:
+            self._seen[name] = [value for value in values if sound(value)]
+        return self._seen[name]
 
     def _at_fault(
         self, decided: Mapping[str, Any], beside: Mapping[str, Sequence[Any]]
@@ -281,16 +290,6 @@ class Space:
 def name_of(values: Mapping[str, Any]) -> str:
     """Values as one text, the same for the same values."""
     return json.dumps(values, sort_keys=True)
-
-
-def _at(domain: Domain, place: float | int) -> Any:
-    """The value of a key that is not bound."""
-    if isinstance(domain, Choices):
-        return domain.values[int(place)]
-    if not domain.listed:
-        return domain.at(float(place))
-    values = domain.values()
-    return values[domain.index(place, values)]
 
 
 def slot_of(key: str) -> str:
