@@ -178,6 +178,16 @@ def values_of(domain: Domain) -> Sequence[Any]:
     return domain.values if isinstance(domain, Choices) else domain.values()
 
 
+def value_at(domain: Domain, place: float | int) -> Any:
+    """The value at a place: the number of a choice, or a share of the way along a range."""
+    if isinstance(domain, Choices):
+        return domain.values[int(place)]
+    if not domain.listed:
+        return domain.at(float(place))
+    values = domain.values()
+    return values[domain.index(place, values)]
+
+
 def ends(values: Sequence[Any]) -> Sequence[Any]:
     """The first value and the last."""
     return values if len(values) < 2 else (values[0], values[-1])

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from eramv_lab.sweep.domains import Choices, Domain, ends, run_of, values_of
+from eramv_lab.sweep.domains import Choices, Domain, ends, run_of, value_at, values_of
 
 Values = dict[str, Any]
 """Recipe key to value: what a point sets."""
@@ -44,7 +44,10 @@ class Space:
     """Keys at which bound values make no model; none where they do."""
     model_of: Callable[[Mapping[str, Any]], str]
     """The same text for bound values that make the same model."""
-    _sound: dict[str, Sequence[Any]] = field(default_factory=dict[str, Sequence[Any]], repr=False)
+    _seen: dict[str, Sequence[Any]] = field(
+        default_factory=dict[str, Sequence[Any]], init=False, repr=False
+    )
+    """Values that were looked for before."""
 
     @cached_property
     def keys(self) -> list[str]:
@@ -79,7 +82,7 @@ class Space:
             domain = self.domains[key]
             place = point.get(key, 1.0)
             if key not in self.bound:
-                values[key] = _at(domain, place)
+                values[key] = value_at(domain, place)
                 continue
             options = self.options(key, values)
             if isinstance(domain, Choices):
@@ -123,14 +126,20 @@ class Space:
         Costs rise or fall along a range, so what is possible of it is one run, holes apart where
         there is no such model.
         """
-        domain = self.domains[key]
+        name = name_of(
+            {"options": key, "before": {k: before[k] for k in before if k in self.bound}}
+        )
+        if name not in self._seen:
+            domain = self.domains[key]
 
-        def possible(value: Any) -> bool:
-            return self._leaves_some(key, before, value)
+            def possible(value: Any) -> bool:
+                return self._leaves_some(key, before, value)
 
-        if isinstance(domain, Choices):
-            return [value for value in domain.values if possible(value)]
-        return run_of(self._sound_values(key, before), possible)
+            if isinstance(domain, Choices):
+                self._seen[name] = [value for value in domain.values if possible(value)]
+            else:
+                self._seen[name] = run_of(self._sound_values(key, before), possible)
+        return self._seen[name]
 
     def identity(self, values: Mapping[str, Any]) -> str:
         """The same text for settings that are the same in effect."""
@@ -197,21 +206,23 @@ class Space:
         if not rest:
             yield {**before}
             return
-        key, domain = rest[0], self.domains[rest[0]]
+        key, *later = rest
+        domain = self.domains[key]
         if isinstance(domain, Choices):
             values = domain.values
         else:
-            values = self._sound_values(key, before)
-            values = ends(values if rest[1:] else self._models(key, before, values))
+            values = ends(self._models(key, before, later))
         for value in values:
-            yield from self._ends_of({**before, key: value}, rest[1:])
+            yield from self._ends_of({**before, key: value}, later)
 
-    def _models(self, key: str, before: Mapping[str, Any], values: Sequence[Any]) -> Sequence[Any]:
-        """Those of a range's values that make a model where all else is decided and one of its
-        ends does not, as a count of anchors below the rows that are to be kept of them."""
+    def _models(self, key: str, before: Mapping[str, Any], later: Sequence[str]) -> Sequence[Any]:
+        """A range's sound values, but for those at one end that make no model beside what is
+        decided, as a count of anchors below the rows that are to be kept of them."""
+        values = self._sound_values(key, before)
+        beside = {k: ends(self._sound_values(k, before)) for k in later}
 
         def sound(value: Any) -> bool:
-            return not self.faults(self._decided({**before, key: value}))
+            return any(not slots for slots in self._at_fault({**before, key: value}, beside))
 
         if len(values) > 1 and sound(values[0]) != sound(values[-1]):
             return run_of(values, sound)
@@ -220,28 +231,48 @@ class Space:
     def _sound_values(self, key: str, before: Mapping[str, Any]) -> Sequence[Any]:
         """Values of a range beside the choices made: without those that make no model of its slot
         whatever the other ranges say, as 7 of a pool that has to be a grid."""
+        chosen = {k: v for k, v in before.items() if isinstance(self.domains[k], Choices)}
+        ranges = [k for k in self._bound_keys if not isinstance(self.domains[k], Choices)]
+        beside = {k: ends(self._own_values(k, chosen, ranges)) for k in ranges if k != key}
+
+        def sound(value: Any) -> bool:
+            wrong = False
+            for slots in self._at_fault({**chosen, key: value}, beside):
+                if not slots:
+                    return True
+                wrong = wrong or slots == {slot_of(key)}
+            return not wrong
+
+        return self._kept(key, name_of({"key": key, **chosen}), sound)
+
+    def _own_values(
+        self, key: str, chosen: Mapping[str, Any], ranges: Sequence[str]
+    ) -> Sequence[Any]:
+        """Those at which not its own slot is at fault beside all ends of the other ranges, which
+        may be at fault themselves."""
+        beside = {k: ends(values_of(self.domains[k])) for k in ranges if k != key}
+
+        def sound(value: Any) -> bool:
+            told = self._at_fault({**chosen, key: value}, beside)
+            return any(slot_of(key) not in slots for slots in told)
+
+        return self._kept(key, name_of({"own": key, **chosen}), sound)
+
+    def _kept(self, key: str, name: str, sound: Callable[[Any], bool]) -> Sequence[Any]:
         values = values_of(self.domains[key])
         if not 2 < len(values) <= MOST_VALUES:
             return values
-        chosen = {k: v for k, v in before.items() if isinstance(self.domains[k], Choices)}
-        name = name_of({"key": key, **chosen})
-        if name not in self._sound:
-            ranges = [k for k in self._bound_keys if k not in chosen and k != key]
-            places = [ends(values_of(self.domains[k])) for k in ranges]
-            slot = {slot_of(key)}
+        if name not in self._seen:
+            self._seen[name] = [value for value in values if sound(value)]
+        return self._seen[name]
 
-            def sound(value: Any) -> bool:
-                wrong = False
-                for corner in itertools.islice(itertools.product(*places), MOST_CORNERS):
-                    beside = dict(zip(ranges, corner, strict=True))
-                    told = self.faults(self._decided({**chosen, **beside, key: value}))
-                    if not told:
-                        return True
-                    wrong = wrong or set(map(slot_of, told)) == slot
-                return not wrong
-
-            self._sound[name] = [value for value in values if sound(value)]
-        return self._sound[name]
+    def _at_fault(
+        self, decided: Mapping[str, Any], beside: Mapping[str, Sequence[Any]]
+    ) -> Iterator[set[str]]:
+        """Slots at fault beside every combination of the other ranges' ends."""
+        for corner in itertools.islice(itertools.product(*beside.values()), MOST_CORNERS):
+            values = {**decided, **dict(zip(beside, corner, strict=True))}
+            yield set(map(slot_of, self.faults(self._decided(values))))
 
     def _sure(self, key: str, before: Mapping[str, Any], options: Sequence[Any], asked: int) -> Any:
         """The option that is asked for, or the nearest one that is possible: where costs both rise
@@ -259,16 +290,6 @@ class Space:
 def name_of(values: Mapping[str, Any]) -> str:
     """Values as one text, the same for the same values."""
     return json.dumps(values, sort_keys=True)
-
-
-def _at(domain: Domain, place: float | int) -> Any:
-    """The value of a key that is not bound."""
-    if isinstance(domain, Choices):
-        return domain.values[int(place)]
-    if not domain.listed:
-        return domain.at(float(place))
-    values = domain.values()
-    return values[domain.index(place, values)]
 
 
 def slot_of(key: str) -> str:

@@ -1,5 +1,6 @@
 """Spaces: every point is feasible, none that is feasible is missing, and back again."""
 
+import dataclasses
 import itertools
 import random
 
@@ -46,6 +47,21 @@ SPACES = {
           model.reducer.keep: {from: 0, to: 40, step: 4}
           model.anchors.count: {from: 0, to: 40, step: 4}
     """,
+    "kept, counted and placed": """
+        model: {reducer: {type: drop, layer: 2, keep: 1}}
+        budget: {prefill: {share: 0.95, of: all}}
+        search:
+          model.reducer.keep: {from: 2, to: 26, step: 5}
+          model.anchors.count: {from: 7, to: 84, step: 7}
+          model.band.start: {from: 3, to: 8}
+    """,
+    "the largest, of which enough are kept": """
+        model: {reducer: {type: drop, layer: 2, keep: 1}}
+        budget: {prefill: {share: 1.15, of: all}}
+        search:
+          model.anchors.count: {from: 6, to: 193, take: largest}
+          model.reducer.keep: {from: 4, to: 15, step: 5}
+    """,
     "holes": """
         budget: {prefill: {share: 0.5, of: all}}
         search:
@@ -63,7 +79,7 @@ SPACES = {
     "the largest that fits": """
         budget: {prefill: {share: 0.5, of: all}}
         search:
-          model.anchors.count: {from: 0, to: 143, take: largest}
+          model.anchors.count: {from: 0, to: 143, step: 3, take: largest}
           model.bridge: [none, mlp]
           model.band.length: {from: 0, to: 6}
     """,
@@ -152,7 +168,7 @@ def test_every_point_is_feasible_and_reads_back(write, name):
             seen.add(repr(values))
             costs = costs_of_arm(sweep.arm("point", values))
             assert all(costs[limit.name] <= limit.value for limit in sweep.limits)
-    assert len(seen) > 5
+    assert len(seen) > 2
 
 
 @pytest.mark.parametrize("name", SPACES)
@@ -213,7 +229,7 @@ def test_costs_that_rise_and_fall_are_never_passed(write):
     def hollow(values):  # the middle of the range is dear, its ends are not
         return fits(values) and not 30 < values["model.anchors.count"] < 60
 
-    object.__setattr__(space, "fits", hollow)
+    space = dataclasses.replace(space, fits=hollow)
     for point in points_of(space, 40):
         assert hollow(space.decode(point))
     assert all(map(hollow, space.points()))
