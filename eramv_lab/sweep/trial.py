@@ -142,14 +142,14 @@ class Fitter:
             "name": self.sweep_label(trial),
             "tags": {"eramv.trial": trial.number, "eramv.state": "running", "feasible": "true"},
         }
-        judged = pruner.type != "none" and goal in WATCHED and "given" not in trial.user_attrs
-        if judged:
+        if pruner.type != "none" and goal in WATCHED:
             args = {
                 "url": self.url,
                 "study": self.study,
                 "trial": trial._trial_id,
                 "metric": goal,
                 "pruner": {"type": pruner.type, "options": dict(pruner.options)},
+                "ends": "given" not in trial.user_attrs,
             }
             told["judge"] = {"target": "eramv_lab.sweep.judge:judge", "args": args}
         return told
