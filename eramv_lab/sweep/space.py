@@ -231,38 +231,28 @@ class Space:
     def _sound_values(self, key: str, before: Mapping[str, Any]) -> Sequence[Any]:
         """Values of a range beside the choices made: without those that make no model of its slot
         whatever the other ranges say, as 7 of a pool that has to be a grid."""
-        chosen = {k: v for k, v in before.items() if isinstance(self.domains[k], Choices)}
-        ranges = [k for k in self._bound_keys if not isinstance(self.domains[k], Choices)]
-        beside = {k: ends(self._own_values(k, chosen, ranges)) for k in ranges if k != key}
-
-        def sound(value: Any) -> bool:
-            wrong = False
-            for slots in self._at_fault({**chosen, key: value}, beside):
-                if not slots:
-                    return True
-                wrong = wrong or slots == {slot_of(key)}
-            return not wrong
-
-        return self._kept(key, name_of({"key": key, **chosen}), sound)
-
-    def _own_values(
-        self, key: str, chosen: Mapping[str, Any], ranges: Sequence[str]
-    ) -> Sequence[Any]:
-        """Those at which not its own slot is at fault beside all ends of the other ranges, which
-        may be at fault themselves."""
-        beside = {k: ends(values_of(self.domains[k])) for k in ranges if k != key}
-
-        def sound(value: Any) -> bool:
-            told = self._at_fault({**chosen, key: value}, beside)
-            return any(slot_of(key) not in slots for slots in told)
-
-        return self._kept(key, name_of({"own": key, **chosen}), sound)
-
-    def _kept(self, key: str, name: str, sound: Callable[[Any], bool]) -> Sequence[Any]:
         values = values_of(self.domains[key])
         if not 2 < len(values) <= MOST_VALUES:
             return values
+        chosen = {k: v for k, v in before.items() if isinstance(self.domains[k], Choices)}
+        name = name_of({"sound": key, **chosen})
         if name not in self._seen:
+            ranges = [k for k in self._bound_keys if not isinstance(self.domains[k], Choices)]
+            whole = {k: values_of(self.domains[k]) for k in ranges if k != key}
+            corners = {k: ends(listed) for k, listed in whole.items()}
+
+            def sound(value: Any) -> bool:
+                told = list(self._at_fault({**chosen, key: value}, corners))
+                if not all(told) or {slot_of(key)} not in told:
+                    return True
+                return any(  # the others may be at fault at their ends, and not in between
+                    not slots
+                    for k in corners
+                    for slots in self._at_fault(
+                        {**chosen, key: value}, {**corners, k: whole[k][:MOST_VALUES]}
+                    )
+                )
+
             self._seen[name] = [value for value in values if sound(value)]
         return self._seen[name]
 

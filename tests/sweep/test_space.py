@@ -76,6 +76,14 @@ SPACES = {
           model.band.start: {from: 0, to: 5}
           model.anchors.count: {from: 5, to: 43}
     """,
+    "holes beside strides": """
+        budget: {kv: {share: 1.1, of: all}}
+        search:
+          model.band.stride: {from: 1, to: 2}
+          model.anchors.type: [pool]
+          model.anchors.count: {from: 6, to: 50}
+          model.band.length: {from: 1, to: 4}
+    """,
     "the largest that fits": """
         budget: {prefill: {share: 0.5, of: all}}
         search:
