@@ -144,7 +144,17 @@ def load_plugins(modules: list[str]) -> list[Problem]:
             importlib.import_module(name)
         except ImportError as error:
             problems.append(Problem(message=f"plugin {name!r} cannot be imported: {error}"))
+        else:
+            _plugins[name] = None
     return problems
+
+
+_plugins: dict[str, None] = {}
+
+
+def plugins() -> list[str]:
+    """The third-party modules that recipes have named: a process that begins anew needs them."""
+    return list(_plugins)
 
 
 _entry_points_loaded = False

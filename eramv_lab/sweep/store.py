@@ -237,8 +237,8 @@ def give_back(tickets: Tickets, of: str | None = None, *, lost: bool = True) -> 
     """Let trials live on whose worker is gone. Call it under `ticket_lock`.
 
     `of`: whose trials are known to be no one's: `crew/`, `crew/worker/`, or "" for all; what others
-    hold is taken from them when they give no sign of life any more. `lost`: the trials were not
-    stopped in order, which costs a life.
+    hold is taken from them when they give no sign of life any more. `lost`: the workers were
+    lost, not stopped, which costs a life.
     """
     study = tickets.study
     for trial in tickets.trials() if of is not None else ():

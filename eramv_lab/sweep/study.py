@@ -93,7 +93,8 @@ class Search:
                     write_json(root / "env.json", environment())
                     study.set_user_attr("asked", self._asked(told.get("asked", 0), more))
                     with locked(ticket_lock(root)):
-                        give_back(tickets, None if self.shared else "")
+                        # all was killed, which is no fault of the trials
+                        give_back(tickets, None if self.shared else "", lost=False)
                     self.refill(tickets)
         asked = int(study.user_attrs["asked"])
         return Opened(leads=leads, tickets=tickets, asked=asked, ended=frozenset(ended))

@@ -23,6 +23,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
+from eramv_lab.errors import UserError
+from eramv_lab.registry import load_plugins, plugins
 from eramv_lab.train import ranks
 from eramv_lab.train.files import read_json
 from eramv_lab.train.stop import Stopped
@@ -211,7 +213,7 @@ def _start(
     port = ranks.free_port() if job.ranks > 1 else 0
     for number in range(job.ranks):
         told = ranks.environment(number, job.ranks, port) if job.ranks > 1 else {}
-        args = (job.target, dict(job.args), str(job.folder), threads, gpu, told)
+        args = (job.target, dict(job.args), str(job.folder), threads, gpu, told, plugins())
         process = context.Process(target=_child, args=args, name=f"{job.key} {number}")
         process.start()
         processes.append(process)
@@ -226,6 +228,7 @@ def _child(
     threads: int,
     gpu: str | None,
     told: Mapping[str, str],
+    known: list[str],
 ) -> None:
     """The whole life of a job's process."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -245,6 +248,8 @@ def _child(
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
     try:
+        if problems := load_plugins(known):
+            raise UserError(problems)
         module, function = target.split(":")
         run: Callable[..., Any] = getattr(importlib.import_module(module), function)
         run(**args)

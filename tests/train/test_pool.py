@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from eramv_lab import registry
 from eramv_lab.train import pool
 from eramv_lab.train.pool import Job, Watcher, run_jobs
 
@@ -131,3 +132,20 @@ def test_a_circle_is_refused(tmp_path: Path) -> None:
     jobs = [job(tmp_path, "a", "fail", ("b",)), job(tmp_path, "b", "fail", ("a",))]
     with pytest.raises(ValueError, match="wait for one another"):
         run(jobs)
+
+
+def plugin_is_there(path: str) -> None:
+    import sys
+
+    Path(path).write_text(str("outside_component" in sys.modules))
+
+
+def test_processes_know_the_plugins_that_recipes_have_named(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "outside_component.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(registry, "_plugins", {})
+    assert not registry.load_plugins(["outside_component"])
+    told = {"path": str(tmp_path / "told")}
+    job = Job(key="a", target=f"{HERE}:plugin_is_there", folder=tmp_path / "a", args=told)
+    assert run_jobs([job], workers=1, preload=()) == {"a": "done"}
+    assert (tmp_path / "told").read_text() == "True"
