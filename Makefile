@@ -10,6 +10,7 @@ VENV      ?= .venv
 TORCH     ?= torch==2.13.0
 PIP_FLAGS ?=
 RECIPE    ?= experiments/ablation_ca.yaml
+SWEEP     ?= sweeps/band_search.yaml
 ARGS      ?=
 
 BIN   := $(VENV)/bin
@@ -19,7 +20,7 @@ READY := $(VENV)/.ready
 TESTS := $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fit test test-all lint format data base ui bench lock clean
+.PHONY: help setup fit sweep test test-all lint format data base ui bench lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -31,6 +32,9 @@ setup: $(READY)  ## virtual environment with the pinned dependencies
 
 fit: setup  ## the main job: train, price and compare the arms of RECIPE, from nothing
 	$(LAB) fit $(RECIPE) $(ARGS)
+
+sweep: setup  ## search for the best setting within the budget of SWEEP
+	$(LAB) sweep $(SWEEP) $(ARGS)
 
 test: setup  ## the quick tier of the tests
 	$(TESTS) $(ARGS)
@@ -56,7 +60,7 @@ base: setup  ## the base that every arm starts from (`make fit` trains it too wh
 ui: setup  ## the server that shows all runs, on this machine only
 	$(LAB) ui $(ARGS)
 
-bench: setup  ## time the hot paths
+bench: setup  ## time the hot paths, and a sweep beside fresh fits (half an hour on two cores)
 	$(BIN)/python tests/bench.py $(ARGS)
 
 lock: $(BIN)/python  ## pin requirements.lock anew from pyproject.toml (ARGS=--upgrade: newest versions)

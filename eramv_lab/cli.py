@@ -50,7 +50,7 @@ def fit(
 def sweep(
     recipe: Annotated[
         Path,
-        typer.Argument(metavar="SWEEP", help="A YAML file.", autocompletion=complete.recipe_paths),
+        typer.Argument(metavar="SWEEP", help="A YAML file.", autocompletion=complete.sweep_paths),
     ],
     overrides: Overrides = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Trials side by side.")] = None,
@@ -130,7 +130,13 @@ def cost(
 
 @app.command()
 def check(recipe: RecipePath, overrides: Overrides = None, arm: ArmNames = None) -> None:
-    """Check a recipe and say what it comes to, arm by arm."""
+    """Check a recipe and say what it comes to, arm by arm; of a sweep, what it may try."""
+    from eramv_lab.sweep.describe import is_sweep, sweep_lines
+
+    if not arm and is_sweep(recipe, overrides):
+        for line in sweep_lines(recipe, overrides):
+            print(line)
+        return
     loaded = load(recipe, overrides, arm)
     from eramv_lab.cost.show import facts
     from eramv_lab.recipe.diff import differences

@@ -19,12 +19,13 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 import webdataset
+from bench_rows import Rows, Size, race, versus
+from bench_sweep import sweep
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -55,45 +56,17 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     "fastv": {"anchors": "all", "band": "none", "reducer": "fastv"},
     "anchors_only": {"band": "none"},
 }
-Size = SimpleNamespace
-Rows = Iterator[dict[str, Any]]
 # How often; sizes of `small`; words generated; a batch of the made world, and steps of its fit;
-# samples that are read.
+# samples that are read, folder of the data that `sweep` takes.
 FULL = Size(
     **{"warm": 1, "rounds": 3, "runs": 4, "width": 256, "layers": 8, "image": 128, "text": 64},
-    **{"words": 16, "images": 8, "steps": 12, "samples": 2000},
+    **{"words": 16, "images": 8, "steps": 12, "samples": 2000, "data": "data"},
 )
 TINY = Size(
     **{"warm": 0, "rounds": 1, "runs": 1, "width": 32, "layers": 4, "image": 32, "text": 8},
-    **{"words": 3, "images": 2, "steps": 4, "samples": 20},
+    **{"words": 3, "images": 2, "steps": 4, "samples": 20, "data": None},
 )
 BATCH = 2
-
-
-def versus(
-    name: str, ours: float, theirs: float, *, most: float = 0, least: float = 0
-) -> dict[str, Any]:
-    """A row: the ratio of two times, or of a speed-up to that of the FLOPs; and its goal."""
-    ratio, goal = ours / theirs, f"<= {most}" if most else f">= {least}" if least else None
-    met = least <= ratio <= (most or ratio) if goal else None
-    return {"name": name, "ratio": ratio, "goal": goal, "met": met, "of": [ours, theirs]}
-
-
-def race(size: Size, *works: Callable[[], Any]) -> list[float]:
-    """Seconds of each work; they take turns, so that a slow moment meets all of them."""
-
-    def seconds(work: Callable[[], Any]) -> float:
-        began = time.perf_counter()
-        work()
-        return time.perf_counter() - began
-
-    for work in works * size.warm:
-        work()
-    medians: list[list[float]] = []
-    for _ in range(size.rounds):
-        turns = [[seconds(work) for work in works] for _ in range(size.runs)]
-        medians.append([statistics.median(times) for times in zip(*turns, strict=True)])
-    return [min(times) for times in zip(*medians, strict=True)]
 
 
 def world_arm(*overrides: str) -> dict[str, Any]:
@@ -317,7 +290,7 @@ def start(size: Size) -> Rows:
         yield versus(f"{verb} / {floor}", of[verb], of[floor])
 
 
-GROUPS = {f.__name__: f for f in (systems, cache, loop, data, reading, start)}
+GROUPS = {f.__name__: f for f in (systems, cache, loop, data, reading, start, sweep)}
 
 
 def main() -> None:
@@ -325,12 +298,15 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="plain JSON instead of a table")
     parser.add_argument("--tiny", action="store_true", help="smallest sizes: only whether it runs")
     parser.add_argument("--only", choices=GROUPS, action="append", help="a group; repeatable")
+    parser.add_argument("--data", help="folder of the made world and its base, of `sweep`")
     asked = parser.parse_args()
+    size = TINY if asked.tiny else FULL
+    size.data = asked.data or size.data
     os.environ["OMP_NUM_THREADS"] = "1"  # of the command lines; here:
     torch.set_num_threads(1)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
-    groups = {g: list(GROUPS[g](TINY if asked.tiny else FULL)) for g in asked.only or GROUPS}
+    groups = {g: list(GROUPS[g](size)) for g in asked.only or GROUPS}
     if asked.json:
         print(json.dumps(groups, indent=1))
         return

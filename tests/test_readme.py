@@ -14,10 +14,17 @@ from typer.testing import CliRunner
 
 from eramv_lab.cli import app
 from eramv_lab.data.importing import import_llava
+from eramv_lab.errors import Problem
+from eramv_lab.recipe.load import read_recipe
+from eramv_lab.recipe.nodes import read_text, to_data
+from eramv_lab.sweep.config import KEYS
+from eramv_lab.sweep.domains import parse_domain
+from eramv_lab.sweep.load import load_sweep
 from tests.hub import make_clip, make_qwen2
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text()
+SWEEP = "sweeps/band_search.yaml"
 
 
 def blocks(language: str) -> list[str]:
@@ -63,6 +70,11 @@ def test_a_command_is_understood(line, mine, monkeypatch):
         rest[rest.index("mine.yaml")] = str(mine)
     if verb == "fit":  # what it would train, checked to the last key
         verb, rest = "check", [word for word in rest if word not in ("--seed", "0")]
+    elif verb == "sweep":
+        shown = CliRunner().invoke(app, [verb, "--help"])
+        assert all(word in shown.output for word in rest if word.startswith("--"))
+        assert load_sweep(rest[0]).space.possible()
+        return
     elif verb in ("compare", "ui"):  # these need runs; their options must exist at least
         rest = [word for word in rest if word.startswith("--")]
         shown = CliRunner().invoke(app, [verb, "--help"])
@@ -80,6 +92,28 @@ def test_the_recipe_loads(tmp_path):
     recipe.write_text(text.replace("base.yaml", str(ROOT / "experiments/base.yaml")))
     result = CliRunner().invoke(app, ["check", str(recipe)], catch_exceptions=False)
     assert result.exit_code == 0 and "4 arm(s), seeds 0, 1, 2" in result.output
+
+
+def test_the_sweep_is_an_excerpt_of_the_one_that_is_run():
+    block = next(block for block in blocks("yaml") if "search:" in block)
+    shown = to_data(read_text(block, "README.md", line=None))
+    written = {k: to_data(n) for k, n in read_recipe(ROOT / SWEEP).shared.value.items()}
+    assert shown.keys() == {"goal", "budget", "search"}
+    assert shown["goal"] == written["goal"] and shown["budget"] == written["budget"]
+    assert load_sweep(ROOT / SWEEP).domains == {
+        key: parse_domain(key, value, []) for key, value in shown["search"].items()
+    }
+
+
+def test_the_page_of_sweeps_lists_every_key():
+    page = (ROOT / "sweeps/README.md").read_text()
+    listed = re.findall(r"^\| `(\w+)` \|", page, flags=re.MULTILINE)
+    assert set(listed) == {*KEYS, "seeds"}
+    block = re.search(r"```yaml\n(.*?)```", page, flags=re.DOTALL)
+    assert block is not None
+    for key, value in to_data(read_text(block[1], "page", line=None))["search"].items():
+        problems: list[Problem] = []
+        assert parse_domain(key, value, problems) is not None, problems
 
 
 def test_the_component_works_in_fifteen_lines(tmp_path):

@@ -108,7 +108,7 @@ class Resolver:
         self.solver = solver
         self.nodes = {name: document.arm(name) for name in document.arms}
         self.arms: dict[str, Arm | None] = {}
-        self.bases: dict[str, Base | UserError] = {}
+        self.bases: dict[str, Base | UserError] = document.bases
         self.open: list[str] = []
         self.by_arm: dict[str, list[Problem]] = {name: [] for name in self.nodes}
 

@@ -19,18 +19,21 @@ PLACES = ("early", "middle", "late", "all")
 
 
 def split_band(value: Any) -> tuple[Any, dict[str, Any] | None]:
-    """A `band:` value parted into where (for `band_layers`) and how (the fusion's keys).
-
-    A band of `length: 0` is none, so that a search can shorten a band until it is gone.
-    """
+    """A `band:` value parted into where (for `band_layers`) and how (the fusion's keys)."""
     if isinstance(value, Mapping):
         where = {k: v for k, v in value.items() if k in WHERE}
         how = {k: v for k, v in value.items() if k not in WHERE}
         if how.get("type") == "none":
             return "none", None
-        length = where.get("length")
-        return ("none" if length == 0 and length is not False else where), how
+        return where, how
     return value, None
+
+
+def is_gone(where: Any) -> bool:
+    """Whether this says that there is no band: `none`, or a length of 0, by which a search can
+    shorten a band until it is gone."""
+    length = where.get("length") if isinstance(where, Mapping) else None
+    return where in (None, "none") or (length == 0 and length is not False)
 
 
 def band_layers(where: Any, depth: int, key: str, problems: list[Problem]) -> tuple[int, ...]:
@@ -75,12 +78,12 @@ def band_layers(where: Any, depth: int, key: str, problems: list[Problem]) -> tu
         every = _number(where, "every", 1, key, problems)
         return tuple(range(every - 1, depth, every)) if every else ()
     start = _number(where, "start", 0, key, problems, default=0)
-    length = _number(where, "length", 1, key, problems)
+    length = _number(where, "length", 0, key, problems)
     stride = _number(where, "stride", 1, key, problems, default=1)
     if start is None or length is None or stride is None:
         return ()
     last = start + (length - 1) * stride
-    if last >= depth:
+    if length and last >= depth:
         step = f" with stride {stride}" if stride > 1 else ""
         problems.append(
             Problem(

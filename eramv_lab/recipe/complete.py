@@ -13,7 +13,16 @@ REGISTERED = re.compile(r"""\.register\(\s*["']([^"']+)["']""")
 
 def recipe_paths(incomplete: str) -> list[str]:
     """Recipes and folders that begin so; those of experiments/ where nothing is written."""
-    start = Path(incomplete or "experiments/")
+    return _paths(incomplete, "experiments/")
+
+
+def sweep_paths(incomplete: str) -> list[str]:
+    """The same for sweep files, which are in sweeps/."""
+    return _paths(incomplete, "sweeps/")
+
+
+def _paths(incomplete: str, usual: str) -> list[str]:
+    start = Path(incomplete or usual)
     folder = start if (incomplete or "/").endswith("/") else start.parent
     if not folder.is_dir():
         return []
@@ -68,8 +77,9 @@ def slots(incomplete: str) -> list[str]:
 
 
 def studies(incomplete: str) -> list[str]:
-    """Studies in runs/."""
-    return sorted(path.parent.name for path in Path("runs").glob(f"{incomplete}*/study.json"))
+    """Studies in runs/, and searches that have ended."""
+    found = (Path("runs").glob(f"{incomplete}*/{file}") for file in ("study.json", "search.json"))
+    return sorted({path.parent.name for paths in found for path in paths})
 
 
 def component_names(slot: str) -> list[str]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from eramv_lab.errors import Problem, UserError
-from eramv_lab.recipe.bands import band_layers, split_band
+from eramv_lab.recipe.bands import WHERE, band_layers, is_gone, split_band
 from eramv_lab.recipe.parse import choice, parse_component, to_plain
 from eramv_lab.registry import SLOTS
 from eramv_lab.shapes import Dims
@@ -56,6 +57,10 @@ class ModelSpec:
 
     def dims(self) -> Dims:
         """The sizes that the slots tell one another."""
+        return self._dims
+
+    @cached_property
+    def _dims(self) -> Dims:
         vision, language = self.vision.dims(), self.language.dims()
         anchors = self.anchors.count_of(vision) if self.anchors else 0
         patches = anchors - int(self.anchors.takes_cls) if self.anchors else 0
@@ -139,12 +144,14 @@ def parse_model(
         parse_component(SLOTS["fusion"], band, f"{key}.band", problems)
     elif not _is_none(band):
         fusion = {"type": "attend", **(how or {})}
-        parts["fusion"] = parse_component(SLOTS["fusion"], fusion, f"{key}.band", problems)
+        found: list[Problem] = []
+        parts["fusion"] = parse_component(SLOTS["fusion"], fusion, f"{key}.band", found)
+        problems += map(_or_where, found)
     if parts["language"] is not None:
         depth = parts["language"].dims().layers
         parts["band"] = band_layers(where, depth, f"{key}.band", problems)
-    # a band's parts are read even where the band is `none`: a mistake in them is never hidden
-    if where in (None, "none"):
+    # a band's parts are read even where there is none: a mistake in them is never hidden
+    if is_gone(where):
         parts |= dict.fromkeys(("fine", "bridge", "sharing", "fusion"))
     else:
         problems += [
@@ -159,6 +166,14 @@ def parse_model(
         Problem(message=message, key=f"{key}.{slot}") for slot, message in cross_check(spec)
     ]
     return spec if len(problems) == before else None
+
+
+def _or_where(problem: Problem) -> Problem:
+    """A problem of a band's keys; an unknown one may be meant to say where."""
+    name = (problem.key or "").rpartition(".")[2]
+    if problem.message != f"unknown key {name!r}":
+        return problem
+    return choice(problem.message, name, (*WHERE, *problem.allowed), problem.key)
 
 
 def _is_none(value: Any) -> bool:

@@ -25,11 +25,15 @@ def best_by_band(search: Search) -> dict[tuple[int, int], Trial]:
 
 
 def sides(search: Search) -> tuple[list[int], list[int]]:
-    """First layers and lengths that the map shows: of the space, and of all trials."""
+    """First layers and lengths that the map shows: of the space, and of all trials.
+
+    A band of no layers is nowhere on the map.
+    """
     bands = [trial.band for trial in search.trials if trial.band is not None]
+    lengths = _side([length for _, length in bands], _of_space(search.space, "band.length"))
     return (
         _side([start for start, _ in bands], _of_space(search.space, "band.start")),
-        _side([length for _, length in bands], _of_space(search.space, "band.length")),
+        [length for length in lengths if length > 0],
     )
 
 

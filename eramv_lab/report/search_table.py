@@ -95,7 +95,7 @@ def as_csv(search: Search) -> str:
         row["step"] = trial.step
         for metric in ("accuracy", "accuracy_low", "accuracy_high", "n", *METRICS):
             row[metric] = trial.row.get(metric)
-        start, length = trial.band or (None, None)
+        start, length = trial.band or (None, 0 if trial.plain else None)
         row |= {"band_start": start, "band_length": length, "anchors": trial.anchors}
         row |= {"plain": int(trial.plain), "resumed": trial.resumed}
         row |= {"folder": trial.folder, "hash": trial.hash, "error": trial.error}

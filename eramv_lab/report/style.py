@@ -66,10 +66,12 @@ def log_axis(axes: Axes, lowest: float, highest: float) -> None:
     """A log axis of prices in plain numbers, with room for labels also where all are the same."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    spread = max(1.6, (highest / lowest) ** 0.22)
+    spread = max(1.2, (highest / lowest) ** 0.22)
     axes.set_xscale("log")
     axes.set_xlim(lowest / spread, highest * spread)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    narrow = highest / lowest < 4  # two labelled ticks would be too few
+    subs = (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 4, 5, 6, 8) if narrow else (1, 2, 5)
+    axes.xaxis.set_major_locator(LogLocator(subs=subs))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO, cast
 
@@ -11,17 +10,17 @@ from eramv_lab.errors import LabError
 from eramv_lab.report.search_file import read_search
 from eramv_lab.report.search_table import show as show_search
 from eramv_lab.sweep import finals, records
+from eramv_lab.sweep.batch import Planned, run_batch
+from eramv_lab.sweep.launch import LauncherConfig
+from eramv_lab.sweep.show import FitsShow
 from eramv_lab.sweep.study import Search
 from eramv_lab.sweep.worker import PRELOAD, open_tickets
 from eramv_lab.train.around import finish, links
-from eramv_lab.train.plan import clear, fit_jobs
-from eramv_lab.train.pool import run_jobs
-from eramv_lab.train.show import Show
-from eramv_lab.train.stop import stoppable
-from eramv_lab.train.study import run_study, width_of
+from eramv_lab.train.plan import plan_fits
+from eramv_lab.train.study import run_study, width_of, with_trained
 
 
-def conclude(search: Search, workers: int | None) -> int:
+def conclude(search: Search, launcher: LauncherConfig, workers: int | None) -> int:
     """Finalists, the best, its controls; then the report."""
     sweep, root, console = search.sweep, search.root, search.console
     tickets = open_tickets(sweep, root.name, search.url)
@@ -30,31 +29,34 @@ def conclude(search: Search, workers: int | None) -> int:
         records.write_records(root, sweep, tickets)
         _report(search)
         return 1
-    code = _more_seeds(search, chosen, workers)
+    told = {"kind": "finalist", "tags": {"feasible": "true"}}
+    more = [
+        Planned(fit=fit, label=f"{one.label} s{fit.seed}", told=told | {"name": one.label})
+        for one in chosen
+        for fit in one.fits
+    ]
+    code = _fit(search, launcher, workers, "finalists", more)
     metric = sweep.goals[0].metric
     best = finals.best_of(chosen, sweep)
     if best is None:
         raise LabError(f"no finalist of {root} has a result")
-    told = best.told(metric) | {"changes": dict(best.changes)}
-    found = {"finalists": [one.told(metric) for one in chosen], "best": told}
+    found = {
+        "finalists": [one.told(metric) for one in chosen],
+        "best": best.told(metric) | {"changes": dict(best.changes)},
+    }
     records.write_records(root, sweep, tickets, finals=found)
-    recipe, notes = finals.final_recipe(sweep, best, root)
-    trained = finals.trained_before(root, sweep, tickets)
     _show(search)
+    recipe, notes = finals.final_recipe(sweep, best, root)
     for note in notes:
         search.say(note)
-    code = max(
-        code,
-        run_study(
-            recipe,
-            workers=workers,
-            runs=root.parent,
-            kind="sweep",
-            trained=trained,
-            news=_news(root),
-            console=console,
-        ),
-    )
+    trained = finals.trained_before(root, sweep, tickets)
+    arms = [
+        Planned(fit=fit, label=fit.label, told={})
+        for fit in with_trained(plan_fits(recipe, root, None, None), trained)
+    ]
+    code = max(code, _fit(search, launcher, workers, "finals", arms))
+    told = {"workers": workers, "runs": root.parent, "kind": "sweep", "trained": trained}
+    code = max(code, run_study(recipe, console=console, news=_news(root), **told))
     _say_links(search)
     return code
 
@@ -66,30 +68,24 @@ def _news(root: Path) -> bool:
     return not report.exists() or report.stat().st_mtime_ns < known
 
 
-def _more_seeds(search: Search, chosen: Sequence[finals.Finalist], workers: int | None) -> int:
-    """Fit the finalists with the other seeds, scored where they were chosen."""
-    open_ = [fit for one in chosen for fit in one.fits if fit.result() is None]
+def _fit(
+    search: Search,
+    launcher: LauncherConfig,
+    workers: int | None,
+    name: str,
+    planned: Sequence[Planned],
+) -> int:
+    """Fit what is missing of some fits, by the engine that ran the trials."""
+    open_ = [one for one in planned if one.fit.result() is None]
     if not open_:
         return 0
-    width, threads, gpus = width_of([fit.arm for fit in open_], workers)
-    search.say(f"{len(open_)} more fits of {len(chosen)} finalists, scored on val")
-    track = str(search.track) if search.track.exists() else None
-    jobs = fit_jobs(open_, {}, track=track, gpus=len(gpus[0].split(",")) if gpus else 0)
-    labels: dict[str, str] = {}
-    for one in chosen:
-        for fit in one.fits:
-            if fit in open_:
-                clear(fit)
-                labels[fit.key] = f"{one.label} s{fit.seed}"
-    told = {"kind": "finalist", "tags": {"feasible": "true"}}
-    jobs = [
-        replace(job, args={**job.args, "plan": job.args["plan"] | told | {"name": labels[job.key]}})
-        for job in jobs
-    ]
+    width, threads, gpus = width_of([one.fit.arm for one in open_], workers)
+    search.say(f"{name}: {len(open_)} fits")
+    show = FitsShow({one.label: one.fit.folder for one in open_}, search.console)
     settings: dict[str, Any] = {"threads": threads, "gpus": gpus, "preload": PRELOAD}
-    with stoppable(), Show(labels, 0, search.console) as show:
-        outcomes = run_jobs(jobs, workers=width, watcher=show, **settings)
-    return int(any(outcome != "done" for outcome in outcomes.values()))
+    return run_batch(
+        open_, name, search.root, launcher, show, workers=width, track=search.track, **settings
+    )
 
 
 def _report(search: Search) -> None:

@@ -90,7 +90,8 @@ def parse_settings(data: Mapping[str, Any], problems: list[Problem]) -> Settings
 def parse_goals(value: Any, problems: list[Problem]) -> tuple[Goal, ...]:
     """`accuracy`, `[accuracy, prefill_tflops]` or `{accuracy: max, prefill_tflops: min}`."""
     words = [value] if isinstance(value, str) else value
-    if isinstance(words, list) and all(isinstance(word, str) for word in words):
+    plain = isinstance(words, list) and all(isinstance(word, str) for word in words)
+    if plain and len(set(words)) == len(words):
         words = {word: "max" if word == "accuracy" else "min" for word in words}
     if not isinstance(words, Mapping) or not 1 <= len(words) <= 2:
         message = f"expected one column of the row or two, found {value!r}"

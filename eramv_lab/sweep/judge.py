@@ -21,7 +21,8 @@ WATCHED = {"accuracy": "val/accuracy", "loss": "val/loss"}
 def judge(told: Mapping[str, Any], step: int, found: Mapping[str, float]) -> bool:
     """Whether to end the trial after `step`; called in the process that trains it.
 
-    `told`: `url`, `study`, `trial` (Optuna's id), `metric` (the goal), `pruner` (type, options).
+    `told`: `url`, `study`, `trial` (Optuna's id), `metric` (the goal), `pruner` (type, options),
+    `ends`: false for one that is only reported, for others to be held against.
     """
     try:
         study = _study(told["url"], told["study"])
@@ -32,7 +33,7 @@ def judge(told: Mapping[str, Any], step: int, found: Mapping[str, float]) -> boo
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a resumed trial looks at some steps a second time
             trial.report(found[WATCHED[told["metric"]]], step)
-        return trial.should_prune()
+        return told["ends"] and trial.should_prune()
     except (LabError, *TROUBLE) as error:  # as where it is locked for long
         warnings.warn(f"not judged at step {step}: {error.__cause__ or error}", stacklevel=2)
         return False

@@ -26,12 +26,29 @@ def label_of(
             continue
         value = values[key]
         if isinstance(domain, Choices):
-            last = key.rpartition(".")[2]
-            said = word(value)[:LONGEST]
-            words.append(f"no-{last}" if said == "none" else said)
+            words.append(short_words(key, domain)[domain.values.index(value)])
         else:
             words.append(f"{key.rpartition('.')[2]}{value:g}")
     return " ".join(words)
+
+
+def short_words(key: str, domain: Choices) -> tuple[str, ...]:
+    """A short word for each choice, all of them different."""
+    last = key.rpartition(".")[2]
+    cut = [_short(last, value) for value in domain.values]
+    return tuple(f"{said}#{i}" if cut.count(said) > 1 else said for i, said in enumerate(cut))
+
+
+def _short(last: str, value: Any) -> str:
+    if value in (None, "none") or value is False:
+        return f"no-{last}"
+    if value is True:
+        return last
+    if isinstance(value, int | float):
+        return f"{last}{value:g}"
+    parts = value.values() if isinstance(value, Mapping) else value
+    said = value if isinstance(value, str) else "-".join(map(word, parts))
+    return re.sub(r"\s+", "-", said)[:LONGEST].rstrip("-")
 
 
 def folder_of(label: str) -> str:

@@ -17,6 +17,9 @@ from eramv_lab.recipe.model_spec import ModelSpec, parse_model
 from eramv_lab.recipe.schema import CostConfig, TrainConfig, parse_section, steps_of
 from eramv_lab.sweep.points import changes_of
 
+PRICED = ("data", "train", "trainer", "cost")
+"""Sections that a price depends on, beside the model's."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Limit:
@@ -52,6 +55,8 @@ class Pricer:
     def __init__(self, document: Document, limits: tuple[Limit, ...]) -> None:
         self.document, self.limits = document, limits
         self._seen: dict[str, Look | None] = {}
+        self._read: dict[str, tuple[dict[str, Any], ModelSpec | None, list[Problem]]] = {}
+        self._sections: dict[str, tuple[dict[str, Any], list[Problem]]] = {}
 
     def look(self, changes: Mapping[str, Any]) -> Look | None:
         """The setting; None where there is no such model."""
@@ -65,27 +70,55 @@ class Pricer:
         look = self.look(changes)
         return look is not None and all(v <= 0 for v in look.excess(self.limits).values())
 
+    def problems(self, changes: Mapping[str, Any]) -> list[Problem]:
+        """Why there is no such model; none where there is one."""
+        return self._parsed(changes)[2]
+
+    def faults(self, changes: Mapping[str, Any]) -> set[str]:
+        """The keys of these problems."""
+        return {problem.key or "" for problem in self.problems(changes)}
+
     def model_of(self, changes: Mapping[str, Any]) -> str:
-        """The same text for settings that make the same model at the same training."""
+        """The same text for settings that make the same model."""
         look = self.look(changes)
-        if look is None:
-            return json.dumps(changes, sort_keys=True)
-        return f"{look.model} {look.costs['training']:.0f}"
+        return json.dumps(changes, sort_keys=True) if look is None else look.model
 
     def _look(self, changes: Mapping[str, Any]) -> Look | None:
-        problems: list[Problem] = []
-        node = merge(self.document.shared, changes_of(changes))
-        data = interpolated(node, problems)
-        spec = parse_model(data.get("model") or {}, problems)
-        parts = {k: parse_section(k, data.get(k), problems) for k in ("data", "train", "trainer")}
-        cost = parse_section("cost", data.get("cost"), problems)
+        parts, spec, problems = self._parsed(changes)
         if problems or spec is None:
             return None
-        steps = steps_of(parts["data"], parts["train"], parts["trainer"])
-        if isinstance(steps, Problem):
-            return None
-        train = dataclasses.replace(parts["train"], steps=steps)
-        return Look(spec=spec, costs=costs_of(spec, cost, train, parts["trainer"].devices))
+        train, devices = parts["train"], parts["trainer"].devices
+        return Look(spec=spec, costs=costs_of(spec, parts["cost"], train, devices))
+
+    def _parsed(
+        self, changes: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], ModelSpec | None, list[Problem]]:
+        """The sections and the model of a setting, and what is wrong with them."""
+        key = json.dumps(changes, sort_keys=True)
+        if key not in self._read:
+            problems: list[Problem] = []
+            data = interpolated(merge(self.document.shared, changes_of(changes)), problems)
+            model = data.get("model")
+            spec = parse_model(model if isinstance(model, Mapping) else {}, problems)
+            parts, wrong = self._others(data)
+            self._read[key] = parts, spec, problems + wrong
+        return self._read[key]
+
+    def _others(self, data: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
+        """The sections that a price is made of beside the model; most settings share them."""
+        written = {name: data.get(name) for name in PRICED}
+        key = json.dumps(written)
+        if key not in self._sections:
+            problems: list[Problem] = []
+            parts = {name: parse_section(name, written[name], problems) for name in PRICED}
+            if not problems:
+                steps = steps_of(parts["data"], parts["train"], parts["trainer"])
+                if isinstance(steps, Problem):
+                    problems.append(steps)
+                else:
+                    parts["train"] = dataclasses.replace(parts["train"], steps=steps)
+            self._sections[key] = parts, problems
+        return self._sections[key]
 
 
 def costs_of(

@@ -27,9 +27,17 @@ UNITS |= {"kv": ("kv_mib", 2.0**20)}
 
 
 def write_records(
-    root: Path, sweep: Sweep, tickets: Tickets, *, finals: Mapping[str, Any] | None = None
+    root: Path,
+    sweep: Sweep,
+    tickets: Tickets,
+    *,
+    finals: Mapping[str, Any] | None = None,
+    quick: bool = False,
 ) -> dict[str, Any]:
-    """Write the search.json of a study and return it; `finals` are its finalists and its best."""
+    """Write the search.json of a study and return it; `finals` are its finalists and its best.
+
+    `quick`: leave out what takes time to reckon; for a search that still runs.
+    """
     trials = tickets.trials()
     study = tickets.study
     told = study.user_attrs
@@ -65,7 +73,7 @@ def write_records(
             "first": startups[0] if startups else None,
         },
         "trials": records,
-        "importance": importance(study),
+        "importance": {} if quick else importance(study),
         **(finals or _kept(root)),
     }
     if read_json(root / FILE) != found:  # a report that is as new need not be written again

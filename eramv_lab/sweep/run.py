@@ -92,7 +92,7 @@ def run_sweep(
                     opened = search.open(None, held)
                     code = _search(search, opened, launcher, workers, preload)
                 if opened.leads:
-                    return max(code, conclude(search, workers))
+                    return max(code, conclude(search, launcher, workers))
                 said = "the search is done; another process writes its report in"
                 search.say(f"{said} {search.root}/")
                 return code
@@ -124,7 +124,12 @@ def _search(
     settings: dict[str, Any] = {"threads": threads, "gpus": gpus, "preload": preload}
     crew = f"{socket.gethostname()}-{os.getpid()}"
     told = {"study_dir": str(root), "url": search.url, "crew": crew}
-    with SearchShow(tickets, root, opened.asked, search.console) as show:
+
+    def note() -> None:  # so that `compare` can look at a search that runs
+        if opened.leads:
+            records.write_records(root, sweep, tickets, quick=True)
+
+    with SearchShow(tickets, root, opened.asked, search.console, note) as show:
         _prepare(search, around, width, show, settings)
         told |= {"track": str(search.track) if search.track.exists() else None}
         mine = f"{crew}/" if search.shared else ""  # of a file all workers are ours

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +19,7 @@ from eramv_lab.sweep.records import state_of
 from eramv_lab.sweep.store import TROUBLE, Tickets
 from eramv_lab.train.files import read_json
 from eramv_lab.train.pool import Job, Running, Watcher
-from eramv_lab.train.show import clock, state_line, time_left
+from eramv_lab.train.show import clock, fit_row, row_line, state_line, time_left
 
 EVERY_S = 1.0
 ENDED = ("complete", "pruned", "failed", "infeasible", "interrupted")
@@ -28,8 +28,17 @@ ENDED = ("complete", "pruned", "failed", "infeasible", "interrupted")
 class SearchShow(Watcher):
     """Tells of a search on the terminal; plain lines where there is none."""
 
-    def __init__(self, tickets: Tickets, root: Path, asked: int, console: Console) -> None:
+    def __init__(
+        self,
+        tickets: Tickets,
+        root: Path,
+        asked: int,
+        console: Console,
+        note: Callable[[], object] = lambda: None,
+    ) -> None:
         self.tickets, self.root, self.asked, self.console = tickets, root, asked, console
+        self.note = note
+        """Called whenever trials have ended."""
         self.known = {t.number for t in tickets.trials() if state_of(t) in ENDED}
         self.before = sum(state_of(t) in ("complete", "pruned") for t in tickets.trials())
         self.began = time.monotonic()
@@ -73,10 +82,12 @@ class SearchShow(Watcher):
     def look(self) -> None:
         """Say what has ended, draw what runs."""
         trials = self.tickets.trials()
-        for trial in trials:
-            if trial.number not in self.known and state_of(trial) in ENDED:
-                self.known.add(trial.number)
-                self.say(line_of(trial))
+        ended = [t for t in trials if t.number not in self.known and state_of(t) in ENDED]
+        for trial in ended:
+            self.known.add(trial.number)
+            self.say(line_of(trial))
+        if ended:
+            self.note()
         if self._live.is_started:
             self._live.update(self.draw(trials))
 
@@ -98,6 +109,51 @@ class SearchShow(Watcher):
             bar = ProgressBar(total=1.0, completed=state.get("done", 0.0), width=20)
             lines.add_row("  " + label(trial), bar, state_line(state))
         return Group(head, lines, Text(clock(time.monotonic() - self.began)))
+
+
+class FitsShow(Watcher):
+    """Tells of known fits as they end: a row each, as `fit` has it."""
+
+    def __init__(self, folders: Mapping[str, Path], console: Console) -> None:
+        self.folders, self.console = dict(folders), console
+        """Folders by label."""
+        self.width = max([6, *map(len, folders)])
+        self.began = time.monotonic()
+        self._looked = 0.0
+
+    def __enter__(self) -> FitsShow:
+        self.say(row_line(self.width, "fit", "accuracy", "MFLOPs", "seconds"))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.look()
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self.console.print(Text(text), soft_wrap=True)
+
+    def restarted(self, job: Job, code: int | None) -> None:
+        """A worker was lost and is back."""
+        self.say(f"worker {job.key} was lost (exit code {code}) and is started again")
+
+    def tick(self, running: Sequence[Running]) -> None:
+        """Look at the folders once a second."""
+        if time.monotonic() - self._looked >= EVERY_S:
+            self._looked = time.monotonic()
+            self.look()
+
+    def look(self) -> None:
+        """The row of each fit that has ended since, or where to read why there is none."""
+        for name, folder in list(self.folders.items()):
+            result = read_json(folder / "result.json")
+            if result is not None:
+                seconds = float(result["row"]["seconds"])
+                self.say(fit_row(name, folder, self.width, seconds))
+            elif (folder / "error.txt").exists():
+                self.say(f"{name:<{self.width}}  failed: {folder / 'error.txt'}")
+            else:
+                continue
+            del self.folders[name]
 
 
 def label(trial: FrozenTrial) -> str:

@@ -24,7 +24,7 @@ from eramv_lab.sweep.pricing import Look, costs_of_arm
 from eramv_lab.sweep.space import Values
 from eramv_lab.sweep.store import Tickets
 from eramv_lab.train.files import read_json, write_text
-from eramv_lab.train.plan import FIT, PRUNED, Fit, clear, drop_checkpoints, fit_of, ranks_of
+from eramv_lab.train.plan import FIT, PRUNED, Fit, clear, drop_checkpoints, fit_of
 from eramv_lab.train.pool import Job, reason, run_jobs
 from eramv_lab.train.stop import Stopped
 
@@ -117,8 +117,9 @@ class Fitter:
         clear(fit)
         self.tickets.tell(trial, resumed=trial.user_attrs.get("resumed", 0) + int(resumed))
         plan = fit.plan(self.track) | self.about(trial, fit)
+        waited = time.perf_counter() - began
         try:
-            self.call(fit, plan)
+            fit_here(fit.folder, plan)
         except Stopped:
             raise
         except (Exception, SystemExit) as error:  # one trial fails, whatever a component raises
@@ -129,27 +130,9 @@ class Fitter:
         found = fit.result() or read_json(fit.folder / PRUNED)
         if found is None:
             self.fail(trial, reason(Job(key=fit.key, target=FIT, folder=fit.folder)), fit)
-        elif "startup" not in trial.user_attrs and not resumed:
-            spent = time.perf_counter() - began - found.get("row", {}).get("seconds", 0.0)
-            first = found.get("first_step_seconds")
-            if first:
-                self.tickets.tell(trial, startup=round(spent + first, 3))
+        elif "startup" not in trial.user_attrs and not resumed and found.get("first_step_seconds"):
+            self.tickets.tell(trial, startup=round(waited + found["first_step_seconds"], 3))
         return found
-
-    def call(self, fit: Fit, plan: Mapping[str, Any]) -> None:
-        """Fit in this process, or, where an arm wants several devices, in processes of its own."""
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-        ranks = ranks_of(fit.arm, len(visible.split(",")) if visible else 0)
-        if ranks > 1:
-            args = {"run_dir": str(fit.folder), "plan": dict(plan)}
-            job = Job(key=fit.key, target=FIT, folder=fit.folder, args=args, ranks=ranks)
-            if run_jobs([job], workers=1, threads=fit.arm.trainer.threads)[job.key] != "done":
-                raise LabError(reason(job))
-            return
-        from eramv_lab.train.fit import fit_one
-
-        with logged(fit.folder / "log.txt"):
-            fit_one(fit.folder, plan)
 
     def about(self, trial: FrozenTrial, fit: Fit) -> dict[str, Any]:
         """What a fit is told of the trial that it is."""
@@ -159,14 +142,14 @@ class Fitter:
             "name": self.sweep_label(trial),
             "tags": {"eramv.trial": trial.number, "eramv.state": "running", "feasible": "true"},
         }
-        judged = pruner.type != "none" and goal in WATCHED and "given" not in trial.user_attrs
-        if judged:
+        if pruner.type != "none" and goal in WATCHED:
             args = {
                 "url": self.url,
                 "study": self.study,
                 "trial": trial._trial_id,
                 "metric": goal,
                 "pruner": {"type": pruner.type, "options": dict(pruner.options)},
+                "ends": "given" not in trial.user_attrs,
             }
             told["judge"] = {"target": "eramv_lab.sweep.judge:judge", "args": args}
         return told
@@ -213,6 +196,28 @@ class Fitter:
                 write_text(fit.folder / "error.txt", why + "\n")
         self.tickets.close(trial, TrialState.FAIL)
         print(f"trial {trial.number} failed: {why}", file=sys.stderr, flush=True)
+
+
+def fit_here(folder: Path, plan: Mapping[str, Any]) -> None:
+    """Fit in this process, or, where an arm wants several devices, in processes of its own.
+
+    Raises what the fit raises, LabError where one of its processes has failed.
+    """
+    trainer = plan["recipe"]["trainer"]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    ranks = trainer["devices"]
+    if ranks == "auto":
+        ranks = max(1, len(visible.split(",")) if visible else 0)
+    if ranks > 1:
+        args = {"run_dir": str(folder), "plan": dict(plan)}
+        job = Job(key=folder.name, target=FIT, folder=folder, args=args, ranks=ranks)
+        if run_jobs([job], workers=1, threads=trainer["threads"])[job.key] != "done":
+            raise LabError(reason(job))
+        return
+    from eramv_lab.train.fit import fit_one
+
+    with logged(folder / "log.txt"):
+        fit_one(folder, plan)
 
 
 def trial_fit(study: str, root: Path, arm: Arm, label: str, seed: int) -> Fit:

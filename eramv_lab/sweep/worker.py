@@ -7,6 +7,7 @@ loses nothing but the steps since the last checkpoint.
 
 from __future__ import annotations
 
+import gc
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -70,6 +71,7 @@ class Worker:
 
     def run(self) -> None:
         """Trial after trial; what an earlier life of this worker held is taken up first."""
+        gc.freeze()  # what is imported stays: it is not looked through again after each trial
         with readable(self.url):
             self.give_back()
             try:

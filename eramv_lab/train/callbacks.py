@@ -20,10 +20,12 @@ TRAIN_SHARE = 0.8
 class Progress:
     """`progress.json` of a fit, written at most once a second, always whole; nowhere if None."""
 
-    def __init__(self, folder: Path | None, every_s: float = 1.0) -> None:
+    def __init__(
+        self, folder: Path | None, every_s: float = 1.0, began: float | None = None
+    ) -> None:
         self.file, self.every_s = folder and folder / "progress.json", every_s
         self.state: dict[str, Any] = {"phase": "start", "done": 0.0}
-        self.began, self.first_step_s = time.perf_counter(), 0.0
+        self.began, self.first_step_s = began or time.perf_counter(), 0.0
         """When it began, and the seconds from there to the first step of training."""
         self._written = 0.0
 

@@ -59,7 +59,7 @@ class Show(Watcher):
         """Say so where there is no bar to show it."""
         if running.job.kind == "fit" and self.fits_began is None:
             self.fits_began = time.monotonic()
-            self.say(_row(self._width, "fit", "accuracy", "MFLOPs", "seconds"))
+            self.say(row_line(self._width, "fit", "accuracy", "MFLOPs", "seconds"))
         if self._live is None and running.job.kind in PHASES:
             self.say(f"{PHASES[running.job.kind]} ...")
 
@@ -121,7 +121,7 @@ def fit_row(label: str, folder: Path, width: int, seconds: float) -> str:
         value = row.get(key)
         return form(value) if isinstance(value, int | float) else "-"
 
-    return _row(
+    return row_line(
         width,
         label,
         cell("accuracy", lambda v: f"{v:.3f}"),
@@ -130,7 +130,8 @@ def fit_row(label: str, folder: Path, width: int, seconds: float) -> str:
     )
 
 
-def _row(width: int, label: str, accuracy: str, flops: str, seconds: str) -> str:
+def row_line(width: int, label: str, accuracy: str, flops: str, seconds: str) -> str:
+    """The columns of a fit's line."""
     return f"{label:<{width}}  {accuracy:>8}  {flops:>12}  {seconds:>7}"
 
 

@@ -69,11 +69,7 @@ def run_study(
     """
     console = console or Console()
     root = runs / recipe.name
-    known = trained or {}
-    fits = [
-        replace(f, trained=known.get((f.arm.training, f.seed)))
-        for f in plan_fits(recipe, root, arms, seeds)
-    ]
+    fits = with_trained(plan_fits(recipe, root, arms, seeds), trained or {})
     if ranks.started_outside():
         with ranks.joined(processes(recipe)):
             if ranks.rank() > 0:
@@ -176,6 +172,11 @@ def _run(
         log = track.parent / "log.txt"
         console.print(f"MLflow did not follow this study, see {log}", markup=False)
     return 1 if missing or failed else 0
+
+
+def with_trained(fits: Sequence[Fit], known: Mapping[tuple[str, int], Path]) -> list[Fit]:
+    """The fits, each with the folder of one that has its training and its seed, if there is."""
+    return [replace(f, trained=known.get((f.arm.training, f.seed))) for f in fits]
 
 
 def width_of(arms: Sequence[Arm], workers: int | None) -> tuple[int, int, list[str]]:

@@ -219,6 +219,12 @@ WRONG = {
     "model.anchors: {count: 3, type: none}": ("model.anchors.count", "none takes no keys", None),
     "model.anchors: [1]": ("model.anchors", "expected a name or a mapping", None),
     "model.band.length: 5": ("model.band", "reaches layer 7, the language model has 6", None),
+    "model.band.length: -1": ("model.band.length", "whole number >= 0", None),
+    "model.band: {length: 0, every: 2}": ("model.band", "in one way", None),
+    "model.band: {length: 0, start: early}": ("model.band.start", "whole number >= 0", None),
+    "model.band: {length: 0, gaet: tanh}": ("model.band.gaet", "unknown key", "gate"),
+    "model.band: {strat: 2, length: 2}": ("model.band.strat", "unknown key", "start"),
+    "model.band: {length: false}": ("model.band.length", "whole number >= 0", None),
     "model.band: midle": ("model.band.place", "no band called 'midle'", "middle"),
     "model.band: [1, 9]": ("model.band", "layer 9 is outside", None),
     "model.band: {start: 1, every: 2}": ("model.band", "in one way", None),
@@ -320,6 +326,18 @@ def test_differences():
         "n": 1,
     }
     assert differences([a, b]) == {"model.bridge": ["none", "mlp"], "model.band.layers": [[1], [2]]}
+
+
+@pytest.mark.parametrize(
+    "band", ["model.band.length=0", "model.band={length: 0}", "model.band={start: 9, length: 0}"]
+)
+def test_a_band_of_length_0_is_none(write, band):
+    write("small.yaml", Path("small.yaml").read_text())
+    arm = load_recipe("small.yaml", [band]).arms["main"]
+    assert arm.spec.band == () and arm.spec.bridge is None and arm.plain["model"]["band"] == "none"
+    assert arm.hash == load_recipe("small.yaml", ["model.band=none"]).arms["main"].hash
+    again = load_recipe("small.yaml", [band, "model.band.length=2", "model.band.start=2"])
+    assert again.arms["main"].hash == load_recipe("small.yaml").arms["main"].hash
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A real PostgreSQL server for tests, where one is installed."""
+"""A small recipe to search around; a real PostgreSQL server, where one is installed."""
 
 import os
 import pwd
@@ -6,13 +6,48 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import textwrap
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+SMALL = """\
+question: Does it read?
+model:
+  vision: tiny
+  language: tiny
+  connector: {type: mlp2x_gelu, skip: true}
+  anchors: {type: cls_topk, count: 8, cls: true}
+  band: {start: 2, length: 2}
+  bridge: {type: mlp}
+  prompt: image_first
+base: none
+train:
+  steps: 20
+  warmup: 2
+  validate_every: 5
+arms:
+  paper: {}
+  all: {model.anchors: all, model.band: none}
+seeds: [0, 1]
+"""
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """Writes search.yaml, which extends small.yaml, into the working directory."""
+    monkeypatch.chdir(tmp_path)
+    Path("small.yaml").write_text(SMALL)
+
+    def put(text: str) -> str:
+        Path("search.yaml").write_text("extends: small.yaml\n" + textwrap.dedent(text))
+        return "search.yaml"
+
+    return put
 
 
 def _program(name: str) -> str | None:

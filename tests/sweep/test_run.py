@@ -16,7 +16,7 @@ from tests.sweep import tiny
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> tuple[Path, str]:
     """The sweep's file, and what its first call said."""
-    pruner = {"type": "percentile", "percentile": 1.0, "n_startup_trials": 1}
+    pruner = {"type": "percentile", "percentile": 1.0, "n_startup_trials": 2}
     file = tiny.write(tmp_path_factory.mktemp("run"), tiny_data, pruner=pruner)
     code, said = tiny.run(file, workers=1)
     assert code == 0, said
