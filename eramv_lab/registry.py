@@ -9,8 +9,9 @@ import importlib.metadata
 import inspect
 import itertools
 import pkgutil
+import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -155,6 +156,19 @@ _plugins: dict[str, None] = {}
 def plugins() -> list[str]:
     """The third-party modules that recipes have named: a process that begins anew needs them."""
     return list(_plugins)
+
+
+def load_again(names: Iterable[str]) -> None:
+    """Load plugins in a process that begins anew. What cannot be loaded here is told on standard
+    error and forgotten: a recipe that needs it fails by the component's name.
+    """
+    for name in names:
+        try:
+            said = [problem.render() for problem in load_plugins([name])]
+        except (Exception, SystemExit) as error:  # foreign code
+            said = [f"plugin {name!r} failed: {error!r}"]
+        for line in said:
+            print(line, file=sys.stderr)
 
 
 _entry_points_loaded = False

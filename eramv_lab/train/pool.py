@@ -23,8 +23,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
-from eramv_lab.errors import UserError
-from eramv_lab.registry import load_plugins, plugins
+from eramv_lab.registry import load_again, plugins
 from eramv_lab.train import ranks
 from eramv_lab.train.files import read_json
 from eramv_lab.train.stop import Stopped
@@ -248,8 +247,7 @@ def _child(
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
     try:
-        if problems := load_plugins(known):
-            raise UserError(problems)
+        load_again(known)
         module, function = target.split(":")
         run: Callable[..., Any] = getattr(importlib.import_module(module), function)
         run(**args)

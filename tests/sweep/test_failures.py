@@ -74,7 +74,7 @@ def test_another_search_under_the_same_name(
         "trials=9",
         "seeds=[0,1,2]",
         "finalists=3",
-        "heartbeat.every=9",
+        "heartbeat.every=2",
         "launcher=slurm",
         "sampler=tpe",
         "pruner=median",
