@@ -46,7 +46,7 @@ def conclude(search: Search, launcher: LauncherConfig, workers: int | None) -> i
     }
     records.write_records(root, sweep, tickets, finals=found)
     _show(search)
-    recipe, notes = finals.final_recipe(sweep, best, root)
+    recipe, notes = finals.final_recipe(sweep, tickets, best, root)
     for note in notes:
         search.say(note)
     trained = finals.trained_before(root, sweep, tickets)

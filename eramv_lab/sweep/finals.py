@@ -17,12 +17,13 @@ from typing import Any
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
-from eramv_lab.errors import InfeasibleError, LabError
+from eramv_lab.errors import InfeasibleError, LabError, UserError
 from eramv_lab.recipe.arms import Arm
 from eramv_lab.recipe.load import Document
 from eramv_lab.recipe.resolve import Recipe, resolve_document
 from eramv_lab.sweep.load import Sweep
 from eramv_lab.sweep.points import changes_of
+from eramv_lab.sweep.records import state_of
 from eramv_lab.sweep.store import Tickets
 from eramv_lab.sweep.trial import TRIALS, trial_fit
 from eramv_lab.train.files import read_json, write_text
@@ -94,17 +95,23 @@ def best_of(finalists: Sequence[Finalist], sweep: Sweep) -> Finalist | None:
     return max(ranked, key=lambda f: sign * statistics.fmean(f.values(goal.metric)), default=None)
 
 
-def final_recipe(sweep: Sweep, best: Finalist, root: Path) -> tuple[Recipe, list[str]]:
+def final_recipe(
+    sweep: Sweep, tickets: Tickets, best: Finalist, root: Path
+) -> tuple[Recipe, list[str]]:
     """best.yaml as a recipe, written to `root`; and what a reader must know of its arms."""
     arms = {BEST: changes_of(best.changes)}
     notes: list[str] = []
     paper = sweep.given[0] if sweep.given else None
     if paper is not None:
-        given = sweep.arm(paper.name, paper.changes)
-        if given.hash == best.arm.hash:
+        own = [state_of(t) for t in tickets.trials() if t.user_attrs.get("given") == paper.name]
+        if sweep.arm(paper.name, paper.changes).hash == best.arm.hash:
             notes.append(f"the best found is {paper.name} itself")
-        else:
+        elif {"complete", "pruned"} & set(own):
             arms[paper.name] = changes_of(paper.changes)
+        else:  # it has failed, or costs more than the budget
+            notes.append(
+                f"{paper.name} is no final arm: its trial is {', '.join(own) or 'missing'}"
+            )
     if not best.arm.spec.band and not best.arm.spec.reducer:
         notes.append("the best found is plain anchors: no band tried was better")
     else:
@@ -113,7 +120,9 @@ def final_recipe(sweep: Sweep, best: Finalist, root: Path) -> tuple[Recipe, list
         arms[PLAIN] = changes_of(plain, changes_of(best.changes))
     try:
         recipe = _resolved(sweep, arms)
-    except InfeasibleError as error:
+    except (InfeasibleError, UserError) as error:  # as where there is no count to match
+        if PLAIN not in arms:
+            raise
         notes.append(f"no plain anchors cost what the best found does: {error}")
         del arms[PLAIN]
         recipe = _resolved(sweep, arms)

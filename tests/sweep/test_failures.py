@@ -168,9 +168,10 @@ def test_trials_that_fail(tmp_path: Path, tiny_data: Path) -> None:
     flag = tmp_path / "flag"
     flag.touch()
     begin = {"paper": "eramv"} | {how: failing(how, flag) for how in HOW}
-    file = tiny.write(tmp_path, tiny_data, plugins=["tests.sweep.failing"], begin_with=begin)
+    more = {"plugins": ["tests.sweep.failing"], "begin_with": begin, "trials": 6}
+    file = tiny.write(tmp_path, tiny_data, **more)
     root = tmp_path / "runs" / "tiny"
-    process = tiny.begin(file, "--workers", "1", "--trials", "6")
+    process = tiny.begin(file, "--workers", "1")
     said, _ = process.communicate(timeout=180)
     assert process.returncode == 1, said
     assert "Traceback" not in said
