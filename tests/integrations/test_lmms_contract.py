@@ -90,7 +90,7 @@ def test_it_says_what_the_model_says(folder, documents, tmp_path, interface):
     right = sum(doc["answer"] == said for doc, said in zip(documents, says, strict=True))
     how = ["--force_simple"] * (interface == "simple")
     found = lmms_eval(write_tasks(tmp_path, documents), folder, "--tasks", "made_world", *how)
-    assert [line["filtered_resps"][0] for line in found["samples"]] == says
+    assert [line["filtered_resps"] for line in found["samples"]] == says
     assert found["results"]["made_world"]["accuracy,none"] == pytest.approx(right / len(says))
 
 
