@@ -29,7 +29,7 @@ def write_tasks(folder: Path, docs: Sequence[dict[str, Any]]) -> Path:
     A document: `images` (paths), `question`, `answer`, and `choices` for the second task. Returns
     the folder for `--include_path`.
     """
-    place = folder / "made_world"
+    place = folder / "tasks"  # a folder of a task's name, where it is asked for, is taken for it
     place.mkdir()
     (folder / "docs.json").write_text("".join(json.dumps(doc) + "\n" for doc in docs))
     (place / "utils.py").write_text(UTILS)
