@@ -94,7 +94,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # lmms-eval asks for torchvision, whose build has to be that of torch. One that is not breaks
-# transformers, and nothing here needs it: only some of lmms-eval's own models do.
+# transformers, and nothing here needs it (nor timm, which needs it): only models of lmms-eval do.
 $(LMMS)/.ready: pyproject.toml
 	@echo "setting up $(LMMS) with the extra lmms (some minutes, once)"
 	$(PYTHON) -m venv $(LMMS)
@@ -102,5 +102,5 @@ $(LMMS)/.ready: pyproject.toml
 	$(LMMS)/bin/python -m pip install --quiet '$(TORCH)' --editable '.[lmms]' 'pytest>=8.4'
 	@$(LMMS)/bin/python -c 'import torchvision' 2>/dev/null || { \
 		echo "this torchvision does not fit $(TORCH): removed"; \
-		$(LMMS)/bin/python -m pip uninstall --quiet --yes torchvision; }
+		$(LMMS)/bin/python -m pip uninstall --quiet --yes torchvision timm; }
 	@touch $@

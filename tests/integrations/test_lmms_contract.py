@@ -54,7 +54,7 @@ def lmms_eval(place: Path, folder: Path, *arguments: str) -> dict[str, Any]:
 
 @pytest.fixture
 def documents(folder: Path, tmp_path: Path) -> list[dict[str, Any]]:
-    """Questions; each second one has the model's own answer for the right one."""
+    """Questions and their pictures; a test says which answers are right."""
     docs = []
     for n, (question, images) in enumerate(QUESTIONS):
         paths = [str(tmp_path / f"{n}{k}.png") for k in range(images)]
