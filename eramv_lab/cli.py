@@ -13,6 +13,7 @@ import typer
 from eramv_lab import __version__
 from eramv_lab.cli_args import ArmNames, AsJson, Overrides, RecipePath, Runs, load
 from eramv_lab.cli_data import data_app
+from eramv_lab.cli_talk import chat, generate
 from eramv_lab.errors import LabError
 from eramv_lab.recipe import complete
 
@@ -207,6 +208,10 @@ def ui(
     from eramv_lab.track.ui import serve
 
     raise typer.Exit(serve(runs, port))
+
+
+app.command()(generate)
+app.command()(chat)
 
 
 # --- the program

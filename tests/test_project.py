@@ -32,7 +32,8 @@ LAYERS = (
     ("report",),
     ("train",),
     ("analyse", "sweep"),
-    ("cli_args", "cli_data", "cli", "integrations"),
+    ("talk",),
+    ("cli_args", "cli_data", "cli_talk", "cli", "integrations"),
     ("__main__",),
 )
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
