@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 Model = Annotated[
     str,
     typer.Argument(
-        metavar="MODEL", help="A model folder (a fit's, an exported one), a study of one fit, a hub id."
+        metavar="MODEL",
+        help="A model folder (a fit's, an exported one), a study of one fit, a hub id.",
     ),
 ]
 Images = Annotated[
@@ -57,7 +58,9 @@ def generate(
     batch: Annotated[int, typer.Option(min=1, help="Of many: questions answered together.")] = 16,
     show_anchors: Annotated[
         Path | None,
-        typer.Option(help="Draw anchors and where each band layer looked: a .png; of many, a folder."),
+        typer.Option(
+            help="Draw anchors and where each band layer looked: a .png; of many, a folder."
+        ),
     ] = None,
     adapter: Adapter = None,
     max_new_tokens: MaxNewTokens = None,

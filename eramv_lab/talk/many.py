@@ -90,7 +90,7 @@ def fingerprint(place: str) -> str:
     import hashlib
 
     found = hashlib.sha256()
-    for file in sorted(Path(place).glob("*.safetensors")) + [Path(place) / "config.json"]:
+    for file in [*sorted(Path(place).glob("*.safetensors")), Path(place) / "config.json"]:
         if file.is_file():
             with file.open("rb") as opened:
                 size = file.stat().st_size

@@ -1,4 +1,4 @@
-"""Where a model looked: which patches were anchors, and what each band layer read for the answer."""
+"""Where a model looked: which patches were anchors, and what its band read for the answer."""
 
 from __future__ import annotations
 

@@ -18,9 +18,10 @@ from eramv_lab.talk.maps import LayerLook, Look
 if TYPE_CHECKING:
     from eramv_lab.talk.talker import Answer, Question
 
-PANEL, MOST = 2.9, 4
-"""Side of a panel, inches; panels side by side."""
-HEAT = "YlOrRd"
+PANEL, BAR, MOST = 2.9, 0.9, 4
+"""Width of a panel and of the scale, inches; most panels side by side."""
+HEAT, GAMMA = "OrRd", 0.6
+"""Colours of a heat map; below 1, what is weak is lifted, so that it shows."""
 FEW = 0.5
 """Share of all patches up to which anchors are outlined: more would hide the image."""
 LONGEST = 300
@@ -43,11 +44,11 @@ def draw(looks: Sequence[Look], question: Question, answer: Answer, file: Path) 
     panels = 1 + len(looks[0].layers)
     columns = min(panels, MOST)
     rows = -(-panels // columns)
-    title = _title(question.text, answer.text, columns)
+    width = columns * PANEL + BAR * bool(looks[0].layers)
+    title = "\n".join(_wrapped((("Q", question.text), ("A", answer.text or "(no word)")), width))
     head = 0.3 + 0.2 * len(title.split("\n"))
-    foot = _foot(looks[0], len(answer.ids), columns)
-    width = max(columns * PANEL + (0.6 if looks[0].layers else 0), 4.6)
-    height = head + len(looks) * rows * (PANEL + 0.45) + 0.2 * len(foot.split("\n")) + 0.15
+    foot = "\n".join(textwrap.wrap(_foot(looks[0], len(answer.ids)), int(13 * width)))
+    height = head + len(looks) * rows * (PANEL + 0.32) + 0.2 * len(foot.split("\n"))
     top = _strongest(looks)
     file.parent.mkdir(parents=True, exist_ok=True)
     beside = file.with_name(f".{file.stem}.{os.getpid()}.png")
@@ -78,29 +79,29 @@ def draw(looks: Sequence[Look], question: Question, answer: Answer, file: Path) 
     return file
 
 
-def _title(question: str, answer: str, columns: int) -> str:
-    letters = 38 * max(columns, 1) + 4
+def _wrapped(texts: Sequence[tuple[str, str]], width: float) -> list[str]:
+    """Lines that fit into `width` inches."""
     lines: list[str] = []
-    for who, text in (("Q", question), ("A", answer or "(no word)")):
+    for who, text in texts:
         plain = " ".join(text.split())
         plain = plain if len(plain) <= LONGEST else f"{plain[: LONGEST - 1]}…"
-        lines += textwrap.wrap(f"{who}  {plain}", letters, subsequent_indent="    ")
-    return "\n".join(lines)
+        lines += textwrap.wrap(f"{who}  {plain}", int(9.3 * width), subsequent_indent="    ")
+    return lines
 
 
-def _foot(one: Look, tokens: int, columns: int) -> str:
+def _foot(one: Look, tokens: int) -> str:
+    """What the maps are of."""
     if not one.band:
-        text = "no band: no layer reads the fine features"
-    elif one.queries == "visual":
-        text = "queries visual: only rows of the image read the fine features, never the answer's"
-    else:
-        who = "the row that said the answer"
-        if tokens > 1:
-            who = f"the rows that said the answer's {tokens} tokens, mean over them"
-        text = f"attention to the fine features of {who}, mean over heads"
-        if any(np.isnan(layer.shares_P).any() for layer in one.layers):
-            text += "; grey: anchors, which are left out of the fine features"
-    return "\n".join(textwrap.wrap(text, 46 * max(columns, 1)))
+        return "no band: no layer reads the fine features"
+    if one.queries == "visual":
+        return "queries visual: only rows of the image read the fine features, never the answer's"
+    who = "the row that said the answer"
+    if tokens > 1:
+        who = f"the rows that said the answer's {tokens} tokens, mean over them"
+    text = f"attention to the fine features of {who}, mean over heads"
+    if any(np.isnan(layer.shares_P).any() for layer in one.layers):
+        text += "; grey: anchors, which are left out of the fine features"
+    return text
 
 
 def _strongest(looks: Sequence[Look]) -> float:
@@ -120,30 +121,31 @@ def _image(axes: Any, one: Look, number: int | None) -> None:
 
 
 def _heat(axes: Any, one: Look, layer: LayerLook, top: float) -> Any:
-    """The image in pale grey, and over it what was read, the stronger the less of it shows."""
+    """The image in pale grey, and over it what was read, the redder the more."""
+    from matplotlib.colors import PowerNorm
+
     height, width = one.pixels_HW3.shape[:2]
     grey = one.pixels_HW3 @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
-    axes.imshow(0.35 + 0.6 * grey, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.imshow(0.62 + 0.38 * grey, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     shares = layer.shares_P.reshape(one.grid)
-    strength = np.nan_to_num(shares / top).clip(0, 1)
+    norm = PowerNorm(GAMMA, vmin=0, vmax=top)
     shade = axes.imshow(
         shares,
         cmap=HEAT,
-        vmin=0,
-        vmax=top,
-        alpha=0.15 + 0.75 * np.sqrt(strength),
+        norm=norm,
+        alpha=0.9 * np.sqrt(np.ma.filled(norm(np.nan_to_num(shares)), 0)),
         extent=(-0.5, width - 0.5, height - 0.5, -0.5),
         interpolation="nearest",
     )
     if len(one.anchors) <= FEW * shares.size:
-        _outline(axes, one, (("black", 0.7),))
+        _outline(axes, one, (("black", 0.6),))
     axes.set_title("\n".join(_said(one, layer)), fontsize=9)
     _bare(axes)
     return shade
 
 
 def _said(one: Look, layer: LayerLook) -> list[str]:
-    told = [f"strongest patch {_percent(float(np.nanmax(layer.shares_P)))}"]
+    told = [f"peak {_percent(float(np.nanmax(layer.shares_P)))}"]
     on = layer.shares_P[list(one.anchors)]
     if 0 < len(on) < len(layer.shares_P) and not np.isnan(on).any():
         told.append(f"on anchors {_percent(float(on.sum()))}")
@@ -185,5 +187,3 @@ def _bare(axes: Any) -> None:
     axes.grid(False)
     for side in axes.spines.values():
         side.set_visible(False)
-
-

@@ -67,9 +67,7 @@ def _open(picture: Picture) -> np.ndarray:
     if isinstance(picture, Image.Image):
         return _no_strip(np.asarray(picture.convert("RGB")))
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-        raise ValueError(
-            f"an array is uint8 [H,W,3], found {picture.dtype} {list(picture.shape)}"
-        )
+        raise ValueError(f"an array is uint8 [H,W,3], found {picture.dtype} {list(picture.shape)}")
     return _no_strip(picture)
 
 

@@ -38,7 +38,7 @@ def _near(word: str, known: list[str]) -> str | None:
     plain = word.lower().strip("?!.,;:'\"")
     if plain in known:
         return plain
-    return ", ".join(difflib.get_close_matches(plain, known, n=NEAREST, cutoff=0.5)) or None
+    return ", ".join(difflib.get_close_matches(plain, known, n=NEAREST, cutoff=0.6)) or None
 
 
 def _reads(tokenizer: Any, text: str) -> bool:
