@@ -10,10 +10,9 @@ from typing import Annotated
 
 import typer
 
-from eramv_lab import __version__
+from eramv_lab import __version__, cli_talk
 from eramv_lab.cli_args import ArmNames, AsJson, Overrides, RecipePath, Runs, load
 from eramv_lab.cli_data import data_app
-from eramv_lab.cli_talk import chat, generate
 from eramv_lab.errors import LabError
 from eramv_lab.recipe import complete
 
@@ -210,8 +209,8 @@ def ui(
     raise typer.Exit(serve(runs, port))
 
 
-app.command()(generate)
-app.command()(chat)
+app.command()(cli_talk.generate)
+app.command()(cli_talk.chat)
 
 
 # --- the program

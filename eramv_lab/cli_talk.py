@@ -197,6 +197,10 @@ def _one(
         print(talker.show(asked, answer, show), file=sys.stderr)
 
 
+def _whole(place: str) -> str:
+    return str(Path(place).resolve()) if Path(place).is_dir() else place
+
+
 def _many(
     place: str,
     chosen: dict[str, Any],
@@ -219,9 +223,9 @@ def _many(
     lines = read_lines(questions, images, lambda text: unknown_words(processor.tokenizer, text))
     adapter = chosen["adapter"]
     settings = {
-        "model": place,
+        "model": _whole(place),
         "weights": fingerprint(place),
-        "adapter": adapter,
+        "adapter": adapter and _whole(adapter),
         "adapter_weights": fingerprint(adapter) if adapter else "",
         "dtype": chosen["dtype"],
         **asdict(how),

@@ -50,7 +50,7 @@ def read_lines(
     the first bytes of a picture tell.
     """
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise UserError(Problem(message="there is no such file", file=str(file))) from None
     except UnicodeDecodeError as error:
@@ -82,6 +82,7 @@ def read_lines(
                     file=str(file),
                     line=line.number,
                     nearest=problem.nearest,
+                    allowed=problem.allowed if not problems else (),
                 )
             )
     if not lines and not problems:

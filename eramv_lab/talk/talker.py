@@ -79,10 +79,11 @@ class Talker:
     def __init__(self, model: Any, processor: Any) -> None:
         self.model, self.processor = model.eval(), processor
         config = model.generation_config
-        ends = getattr(config, "eos_token_id", None)
+        ends, pad = getattr(config, "eos_token_id", None), processor.tokenizer.pad_token_id
         self.stops: list[int] = [ends] if isinstance(ends, int) else list(ends or ())
         if not self.stops:
             self.stops = [processor.tokenizer.eos_token_id]
+        self.pad: int = self.stops[0] if pad is None else pad
         self.usual: int = getattr(config, "max_new_tokens", None) or USUAL
         self.longest: int | None = getattr(
             model.config.get_text_config(), "max_position_embeddings", None
@@ -100,17 +101,22 @@ class Talker:
         *,
         history: Sequence[Turn] = (),
         how: How | None = None,
+        show: Path | None = None,
     ) -> Answer:
         """The answer to one question about an image, several, or none.
 
-        An image is a path, a PIL image or a uint8 array [H,W,3]. Raises UserError for a picture
-        that cannot be used and for words that the model cannot read.
+        An image is a path, a PIL image or a uint8 array [H,W,3]. `show`: a PNG to draw, of where
+        the model looked. Raises UserError for a picture that cannot be used and for words that
+        the model cannot read.
         """
         asked = Question(
             text=question, images=tuple(self.see(open_pictures(images))), history=tuple(history)
         )
         self.check(asked)
-        return self.answer([asked], how)[0]
+        answer = self.answer([asked], how)[0]
+        if show is not None:
+            self.show(asked, answer, Path(show))
+        return answer
 
     @torch.inference_mode()
     def see(self, images_HWC: Sequence[Any]) -> list[Seen]:
@@ -183,7 +189,7 @@ class Talker:
                     max_new_tokens=most,
                     num_beams=1,
                     eos_token_id=self.stops,
-                    pad_token_id=self.processor.tokenizer.pad_token_id,
+                    pad_token_id=self.pad,
                     streamer=streamer,
                     stopping_criteria=stopping,
                 )

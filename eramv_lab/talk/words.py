@@ -10,7 +10,7 @@ from eramv_lab.errors import Problem
 NEAREST = 3
 """Words that a message proposes."""
 FEW = 100
-"""A list of at most so many words is told in full."""
+"""A list of at most so many words is told in full where none is near."""
 
 
 def unknown_words(tokenizer: Any, text: str) -> list[Problem]:
@@ -24,13 +24,12 @@ def unknown_words(tokenizer: Any, text: str) -> list[Problem]:
     known = sorted(word for word in tokenizer.get_vocab() if word not in special)
     unknown = [word for word in dict.fromkeys(text.split()) if not _reads(tokenizer, word)]
     told = tuple(known) if len(known) <= FEW else ()
-    problems = [
-        Problem(message=f"the model does not know the word {word!r}", nearest=_near(word, known))
-        for word in unknown
-    ]
-    if told and problems:  # once, with the last one
-        last = problems.pop()
-        problems.append(Problem(message=last.message, nearest=last.nearest, allowed=told))
+    problems: list[Problem] = []
+    for word in unknown:
+        near = _near(word, known)
+        message = f"the model does not know the word {word!r}"
+        problems.append(Problem(message=message, nearest=near, allowed=() if near else told))
+        told = told if near else ()  # once is enough
     return problems or [Problem(message=f"the model's tokenizer cannot read {text!r}")]
 
 

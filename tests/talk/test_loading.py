@@ -17,12 +17,17 @@ ASK = "what digit in red circle"
 SIX = How(max_new_tokens=6)
 
 
-def test_a_folder_answers_as_the_model_did(talker: Talker, folder: Path, pictures: Path):
+def test_a_folder_answers_as_the_model_did(
+    talker: Talker, folder: Path, pictures: Path, tmp_path: Path
+):
     again = load(folder, device="cpu")
     assert not again.model.training and again.device.type == "cpu"
     picture = pictures / "0.png"
     assert again.ask(picture, ASK, how=SIX) == talker.ask(picture, ASK, how=SIX)
-    assert next(load(folder, dtype="bfloat16").model.parameters()).dtype == torch.bfloat16
+    half = load(folder, dtype="bfloat16")
+    assert next(half.model.parameters()).dtype == torch.bfloat16
+    half.ask(picture, ASK, show=tmp_path / "look.png")
+    assert (tmp_path / "look.png").is_file()
 
 
 def test_a_study_of_one_fit_is_its_model(folder: Path, tmp_path: Path):

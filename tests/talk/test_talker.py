@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from laws.probes import perturb
 from PIL import Image
 
 from eramv_lab.errors import UserError
 from eramv_lab.talk import How, Question, Talker
 from eramv_lab.talk.pictures import open_pictures
+from tests.talk.tiny import talker_of
 
 SIX = How(max_new_tokens=6)
 ASK = "what digit in red circle"
@@ -53,11 +55,13 @@ def test_history_goes_before_the_question(talker: Talker, pictures: Path):
     assert words == f"<bos> {ASK} answer 7 <eos> how many answer"
 
 
-def test_a_picture_is_a_path_an_image_or_an_array(talker: Talker, pictures: Path):
+def test_a_picture_is_a_path_an_image_or_an_array(talker: Talker, pictures: Path, tmp_path: Path):
     file = pictures / "0.png"
     with Image.open(file) as opened:
         ways: list[Any] = [file, str(file), [file], opened, np.asarray(opened)]
         assert len({talker.ask(way, ASK, how=SIX).ids for way in ways}) == 1
+    talker.ask(file, ASK, show=tmp_path / "look.png")
+    assert (tmp_path / "look.png").is_file()
     with pytest.raises(UserError, match=r"uint8 \[H,W,3\], found float32 \[4, 4\]"):
         talker.ask(np.zeros((4, 4), np.float32), ASK)
     with pytest.raises(UserError, match=r"2 problems\n1. nowhere.png: there is no such picture"):
@@ -106,6 +110,46 @@ def test_a_prompt_longer_than_the_model_is_refused(
         talker.ask([pictures / "0.png", pictures / "1.png"], ASK)
     short = talker.ask(pictures / "0.png", ASK, how=How(max_new_tokens=50))
     assert len(short.ids) <= 2
+
+
+def chatting() -> Talker:
+    """A model whose tokenizer writes every word, and has a chat template."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    from eramv_lab.data.pixels import Pixels
+    from eramv_lab.data.processor import image_processor
+    from eramv_lab.model import EramvProcessor, build_model
+
+    known = ["<end>", "<unk>", "[user]", "[assistant]", "why", "red"]
+    words = Tokenizer(models.WordLevel({w: i for i, w in enumerate(known)}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words,
+        unk_token="<unk>",
+        eos_token="<end>",
+        chat_template="{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }} <end> "
+        "{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}",
+    )
+    spec = talker_of(prompt={"type": "image_first", "template": "chat"}).model.spec
+    processor = EramvProcessor.for_spec(spec, image_processor(Pixels(size=32)), tokenizer)
+    model = build_model(spec, image_token_id=processor.image_token_id, stops=[11])
+    perturb(model)
+    return Talker(model, processor)
+
+
+def test_a_tokenizer_of_its_own_with_a_chat_template(pictures: Path):
+    talker = chatting()
+    assert (talker.stops, talker.pad) == ([11], 0)
+    first = asked(talker, [pictures / "0.png"], "why aubergine")
+    talker.check(first)  # this one writes every word
+    later = Question(text="why", images=first.images, history=(("red", "red"),))
+    rows = talker.inputs([later])["input_ids"][0]
+    said = talker.processor.tokenizer.decode(rows[rows != talker.processor.image_token_id])
+    assert said == "[user] red [assistant] red <end> [user] why [assistant]"
+    assert (rows == talker.processor.image_token_id).sum() == 5
+    both = talker.answer([first, later], SIX)
+    assert both == [talker.answer([one], SIX)[0] for one in (first, later)]
 
 
 def test_an_empty_question_is_refused(talker: Talker):
