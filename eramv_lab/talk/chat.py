@@ -75,7 +75,7 @@ class Chat:
             raise UserError(f"{text}: {error}") from None
         if name == "/image":
             self.look_at(rest)
-            self._tell(f"{len(rest)} image(s), a new conversation" if rest else "no image")
+            self._tell(f"{_images(len(rest))}, a new conversation")
         elif name == "/reset" and not rest:
             self._forget()
             self._tell("a new conversation")
@@ -151,12 +151,15 @@ def chat(
             if not talk.line(line):
                 break
         return int(talk.failed > 0)
-    about = f"about {len(images)} image(s)" if images else "about no image yet: /image F"
-    print(f"{about}; /help lists the commands", file=talk.told, flush=True)
+    print(f"about {_images(len(images))}; /help lists the commands", file=talk.told, flush=True)
     for line in _typed(read or _input(), talk):
         if not talk.line(line):
             break
     return 0
+
+
+def _images(count: int) -> str:
+    return f"{count} images" if count > 1 else "one image" if count else "no image"
 
 
 def _input() -> Callable[[str], str]:

@@ -100,7 +100,7 @@ def test_at_the_desk(talker: Talker, pictures: Path):
     read = typing(ASK, KeyboardInterrupt(), ASK)
     code = chat(talker, HOW, [pictures / "0.png"], read=read, out=out, told=told)
     assert code == 0 and len(out.getvalue().splitlines()) == 2
-    assert "about 1 image(s)" in told.getvalue() and "Ctrl-C again leaves" in told.getvalue()
+    assert "about one image;" in told.getvalue() and "Ctrl-C again leaves" in told.getvalue()
     with pytest.raises(KeyboardInterrupt):
         chat(talker, HOW, read=typing(*[KeyboardInterrupt()] * 2), out=out, told=told)
     with pytest.raises(UserError, match="no such picture"):

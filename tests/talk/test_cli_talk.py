@@ -2,7 +2,10 @@
 
 import io
 import json
+import os
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -79,6 +82,28 @@ def test_many_questions(folder: Path, pictures: Path, lab: Lab, tmp_path: Path):
     assert [row["id"] for row in found] == [0, 1]
     assert json.loads(lab(*line, "--json")[1])["fresh"] == 0
     assert "made with seed 0, and now it is 4" in lab(*line, "--seed", 4)[2]
+
+
+@pytest.mark.slow
+def test_many_questions_survive_a_kill(folder: Path, pictures: Path, lab: Lab, tmp_path: Path):
+    rows = [{"image": f"{n % 4}.png", "question": ASK, "id": n} for n in range(300)]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    line = ["generate", folder, "--questions", tmp_path / "q.jsonl", "--images", pictures]
+    line += ["--batch", 1, "--max-new-tokens", 3, "--temperature", 5]
+    part = tmp_path / "a.jsonl.part"
+    command = [sys.executable, "-m", "eramv_lab", *line, "--out", tmp_path / "a.jsonl"]
+    here = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(list(map(str, command)), env=here)
+    while process.poll() is None and not (part.exists() and part.stat().st_size > 500):
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    found = len(part.read_text().split("\n")) - 1
+    assert 0 < found < 300 and not (tmp_path / "a.jsonl").exists()
+    assert f"300 answers, {300 - found} of them new" in lab(*line, "--out", tmp_path / "a.jsonl")[1]
+    assert lab(*line, "--out", tmp_path / "whole.jsonl")[0] == 0
+    assert (tmp_path / "a.jsonl").read_text() == (tmp_path / "whole.jsonl").read_text()
+    assert not part.exists()
 
 
 def test_many_problems_before_the_model(folder: Path, lab: Lab, tmp_path: Path):

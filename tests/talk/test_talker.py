@@ -146,7 +146,7 @@ def test_a_tokenizer_of_its_own_with_a_chat_template(pictures: Path):
     later = Question(text="why", images=first.images, history=(("red", "red"),))
     rows = talker.inputs([later])["input_ids"][0]
     said = talker.processor.tokenizer.decode(rows[rows != talker.processor.image_token_id])
-    assert said == "[user] red [assistant] red <end> [user] why [assistant]"
+    assert said == "[user] red <end> [assistant] red <end> [user] why <end> [assistant]"
     assert (rows == talker.processor.image_token_id).sum() == 5
     both = talker.answer([first, later], SIX)
     assert both == [talker.answer([one], SIX)[0] for one in (first, later)]
