@@ -70,8 +70,9 @@ def add_differences(model: nn.Module, roles: object, spec: ModelSpec, seed: int)
     with seeded(seed, "lora"):
         inject_adapter_in_model(LoraConfig(**settings_of(roles, spec)), model, NAME)
     del model.peft_config  # it is for peft's own wrapper; saving is not its business here
+    shape_alone = next(model.parameters()).device.type == "meta"
     for name, module in model.named_modules():
-        if isinstance(module, LoraLayer) and next(module.parameters()).device.type != "meta":
+        if isinstance(module, LoraLayer) and not shape_alone:
             with seeded(seed, f"lora.{name}"):
                 module.reset_lora_parameters(NAME, init_lora_weights=True)
     found = {name for name, _ in model.named_parameters() if is_difference(name)}

@@ -5,7 +5,7 @@ import yaml
 
 from eramv_lab.errors import UserError
 from eramv_lab.recipe.describe import describe
-from eramv_lab.recipe.lora import differences, layers_of, settled
+from eramv_lab.recipe.lora import adapted, differences, layers_of, settled
 from eramv_lab.recipe.resolve import load_recipe
 
 LORA = "train.roles.language={lora: {rank: 4, layers: band, targets: [q, down]}}"
@@ -15,9 +15,13 @@ def arm(*overrides):
     return load_recipe("small.yaml", overrides).arms["main"]
 
 
+def lora_of(found, role="language"):
+    return adapted(found.train.roles)[role]
+
+
 def test_it_is_typed_and_reads_back_to_the_same(write):
     first = arm(LORA)
-    lora = first.train.roles.language.lora
+    lora = lora_of(first)
     assert (lora.rank, lora.alpha, lora.targets, lora.lr) == (4, 16.0, ("q", "down"), None)
     assert first.plain["train"]["roles"]["language"]["lora"]["layers"] == "band"
     write(
@@ -42,11 +46,11 @@ def test_arms_go_from_full_to_lora_and_back_and_change_single_keys(write):
         """,
     )
     arms = load_recipe("study.yaml").arms
-    assert arms["lora"].train.roles.language.lora.rank == 4
-    wider = arms["wider"].train.roles.language.lora
+    assert lora_of(arms["lora"]).rank == 4
+    wider = lora_of(arms["wider"])
     assert (wider.rank, wider.targets) == (16, ("v",))
     assert arms["full"].train.roles.language == "full"
-    assert arms["still"].train.roles.vision.lora.targets == ("up",)
+    assert lora_of(arms["still"], "vision").targets == ("up",)
 
 
 @pytest.mark.parametrize(
@@ -100,15 +104,15 @@ def test_two_roles_have_one_dropout_and_four_bits_are_not_sharded(write):
 def test_layers_by_name_and_settled(write):
     found = arm(LORA)
     spec, roles = found.spec, found.train.roles
-    assert layers_of(roles.language.lora, "language", spec) == (2, 3)
+    assert layers_of(lora_of(found), "language", spec) == (2, 3)
     assert sorted(differences(roles, spec)) == [
         ("language", layer, name) for layer in (2, 3) for name in ("down", "q")
     ]
     fixed = settled(roles, spec)
     assert fixed["language"]["lora"]["layers"] == (2, 3) and fixed["vision"] == "frozen"
     assert differences(fixed, arm("model.band=none").spec) == differences(roles, spec)
-    outside = arm(LORA, "train.roles.language.lora.layers=outside").train.roles
-    assert layers_of(outside.language.lora, "language", spec) == (0, 1, 4, 5)
+    outside = lora_of(arm(LORA, "train.roles.language.lora.layers=outside"))
+    assert layers_of(outside, "language", spec) == (0, 1, 4, 5)
 
 
 def test_describe_shows_the_keys():
