@@ -151,8 +151,7 @@ class _Walk:
         heads, asked = False, list[bool]()  # of queries, keys and values; then of the inner rows
         for op in ops:
             if op.kind == "attention":
-                states = asked if op.layer is not None else [self.vision]
-                heads = self.attention(op, *(states * 3)[:3])
+                heads = self.attention(op, *((asked or [self.vision]) * 3)[:3])
                 asked = []
             elif not op.weights:
                 self.vision = self.linear(op, self.vision)
