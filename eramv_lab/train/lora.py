@@ -113,7 +113,7 @@ def require_bits(roles: object) -> None:
     key = "train.roles.language.lora.bits"
     missing = []
     if importlib.util.find_spec("bitsandbytes") is None:
-        missing.append("bitsandbytes (pip install bitsandbytes)")
+        missing.append("bitsandbytes (the extra qlora)")
     if not torch.cuda.is_available():
         missing.append("a CUDA device")
     if missing:
