@@ -62,9 +62,10 @@ def test_exactly_what_was_asked_for_learns_and_is_told():
     assert differences_of(model) == beside
     whole = {n for n, _ in model.named_parameters() if role_of(n) in ("connector", "bridge")}
     assert learning == beside | whole and any(".band.bridge." in name for name in whole)
-    assert sorted(summary(sorted(beside)))[0] == (
-        "language_model.layers.2,3.mlp.up_proj.lora_A.default.weight"
-    )
+    assert summary(BAND, tiny()) == [
+        "lora beside language_model.layers.2,3.self_attn.k_proj",
+        "lora beside language_model.layers.2,3.mlp.up_proj",
+    ]
     total, trained = counts(model)["language"]
     assert total == tiny().language.parameters()
     assert trained == 2 * 2 * (2 * 96 + 96 + 256)
