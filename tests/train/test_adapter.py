@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from eramv_lab.errors import UserError
 from eramv_lab.model import EramvForConditionalGeneration, build_model
 from eramv_lab.recipe.resolve import load_recipe
 from eramv_lab.report.plots import read_curve
@@ -20,6 +21,7 @@ from eramv_lab.train.fit import fit_one
 from eramv_lab.train.lora import add_differences
 from eramv_lab.train.module import LitArm
 from eramv_lab.train.plan import Fit, clear, fit_of
+from eramv_lab.train.study import run_study
 from tests.cost.shapes import tiny
 from tests.train.test_lora import FULL, batch, loud
 from tests.train.test_ranks import run
@@ -55,6 +57,7 @@ arms:
 """
 READER = """
 import sys, torch
+from eramv_lab.errors import UserError
 from eramv_lab.model import EramvForConditionalGeneration
 from peft import PeftModel
 
@@ -276,6 +279,14 @@ def test_killed_it_ends_the_same(fitted, folder):
     same(fit.folder, whole.folder)
     files = [load_file(f.folder / "adapter/adapter_model.safetensors") for f in (fit, whole)]
     assert all(torch.equal(files[0][name], files[1][name]) for name in files[1])
+
+
+def test_four_bits_are_refused_before_anything_is_written(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    recipe = load_recipe(folder / "small.yaml", ["train.roles.language.lora.bits=4"])
+    with pytest.raises(UserError, match="a CUDA device"):
+        run_study(recipe, runs=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.slow

@@ -76,12 +76,13 @@ def test_the_tower_s_matrices_by_the_names_of_its_family():
     assert {n.split(".lora_")[0] for n in differences_of(made(own))} == {
         "vision_tower.layers.0.qkv", "vision_tower.layers.0.down"
     }  # fmt: skip
-    both = {"vision": {"lora": {"rank": 3, "targets": ["o"], "alpha": 3}},
-            "language": {"lora": {"rank": 2, "layers": "outside"}}}  # fmt: skip
+    both = {"vision": {"lora": {"rank": 3, "targets": ["o"], "alpha": 3, "dropout": 0.2}},
+            "language": {"lora": {"rank": 2, "layers": "outside", "dropout": 0.2}}}  # fmt: skip
     model = made(both)
     tower, language = model.vision_tower.layers[0].out, model.language_model.layers[0].self_attn
     assert (tower.r["default"], tower.scaling["default"]) == (3, 1)
     assert (language.q_proj.r["default"], language.q_proj.scaling["default"]) == (2, 8)
+    assert language.q_proj.lora_dropout["default"].p == 0.2
     assert not hasattr(model.language_model.layers[2].self_attn.q_proj, "lora_A")
 
 
