@@ -20,9 +20,9 @@ from eramv_lab.model.configuration import EramvConfig
 from eramv_lab.model.decoder import Maps, run_layers
 from eramv_lab.model.generation import EramvGeneration
 from eramv_lab.model.head import answer
-from eramv_lab.model.parts import build_part, seeded
+from eramv_lab.model.parts import build_band, build_part, seeded
 from eramv_lab.model.sight import look, remember
-from eramv_lab.model.step import Band, swap_in
+from eramv_lab.model.step import swap_in
 from eramv_lab.slots.contracts import Need, Patches
 
 
@@ -68,14 +68,7 @@ class EramvForConditionalGeneration(EramvGeneration, PreTrainedModel, Generation
         if share:
             self.shared_bridge = build_part("bridge", spec.bridge, dims, seed, "bridge")
         for i in spec.band:
-            bridge = None if share else spec.bridge
-            self.language_model.layers[i].band = Band(
-                spec.fusion,
-                build_part("sharing", spec.sharing, dims, seed, f"sharing.{i}"),
-                build_part("bridge", bridge, dims, seed, f"bridge.{i}"),
-                build_part("fusion", spec.fusion, dims, seed, f"fusion.{i}"),
-                shared_query=spec.sharing.shared_query,
-            )
+            self.language_model.layers[i].band = build_band(spec, seed, i)
             for module in self.language_model.layers[i].band.modules():
                 module._is_hf_initialized = True  # or the language model's rule would start it over
         self.post_init()
@@ -93,8 +86,7 @@ class EramvForConditionalGeneration(EramvGeneration, PreTrainedModel, Generation
         """Start the band's own weights from the layers they stand in, as their sharing says."""
         for i in self.spec.band:
             layer = self.language_model.layers[i]
-            if next(layer.parameters()).device.type != "meta":
-                layer.band.sharing.reset_from(layer)
+            layer.band.sharing.reset_from(layer)  # on meta too: a norm's epsilon is no weight
 
     def get_input_embeddings(self) -> nn.Module:
         """The language model's embedding."""
