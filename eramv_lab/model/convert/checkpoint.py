@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from eramv_lab.errors import Problem, UserError
 from eramv_lab.model.convert.names import our_name
-from eramv_lab.model.convert.weights import FolderWeights, ModelWeights, Weights, some
+from eramv_lab.model.convert.weights import FolderWeights, ModelWeights, Weights
 from eramv_lab.slots.hub import LEFT_OUT, place_of, read_config
 
 WANTED = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")
@@ -89,14 +89,6 @@ def open_checkpoint(source: Any) -> Checkpoint:
     return Checkpoint(
         name=name, config=config, weights=weights, generation=generation, folder=folder
     )
-
-
-def our_tensors(weights: Weights, names: Mapping[str, str], name: str) -> Mapping[str, str]:
-    """The checkpoint's name of each tensor of ours that it holds; `names` are shape by name.
-
-    Raises UserError with every tensor that is missing, has another shape, or has no place.
-    """
-    raise NotImplementedError
 
 
 def _refuse_others(kind: Any, name: str) -> None:

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from eramv_lab.errors import Problem, UserError
+from eramv_lab.model.convert.names import USELESS, our_name
+from eramv_lab.model.guard import INDEX, SAFE, weight_problems
 
-INDEX, WHOLE = "model.safetensors.index.json", "model.safetensors"
-PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 SHARD = "2GB"
 """Largest file that is written; a conversion holds one at a time."""
 DTYPES: dict[str, torch.dtype] = {
@@ -61,24 +61,36 @@ class ModelWeights(Weights):
 class FolderWeights(Weights):
     """Those of a folder's safetensors, one file or several with an index.
 
-    Raises UserError naming each file that is missing, pickled, damaged or cut off, and each
-    tensor that the index names and its file lacks.
+    Raises UserError naming each file that is missing, pickled, damaged or cut off, and tensors
+    that are quantised.
     """
 
     def __init__(self, folder: Path) -> None:
+        from safetensors import safe_open
+
+        problems = list(weight_problems(folder))
+        if problems:
+            raise UserError(problems)
+        listed = None
+        if not (folder / SAFE).exists():
+            listed = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
         self.files: dict[str, Path] = {}
         self.entries = {}
-        problems: list[Problem] = []
-        listed = _listed(folder)
-        for name in sorted(set(listed.values())) if listed is not None else [WHOLE]:
-            found = _header(folder / name, problems)
-            for key, entry in found.items():
-                if listed is None or listed.get(key) == name:
-                    self.entries[key], self.files[key] = entry, folder / name
-            lacking = [k for k, at in (listed or {}).items() if at == name and k not in found]
-            if found and lacking:
-                message = f"lacks tensors that {INDEX} says it holds: {some(lacking)}"
-                problems.append(Problem(message=message, file=str(folder / name)))
+        for place in sorted({folder / name for name in (listed or {"": SAFE}).values()}):
+            with safe_open(place, framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118  # it is no mapping
+                    part = file.get_slice(name)
+                    if listed is not None and listed.get(name) != place.name:
+                        continue
+                    dtype = DTYPES.get(part.get_dtype())
+                    if dtype is None and USELESS.search(our_name(name)):
+                        continue
+                    if dtype is None:
+                        message = f"{name} is {part.get_dtype()}: no weight that can be converted"
+                        problems.append(Problem(message=message, file=str(place)))
+                        break
+                    self.entries[name] = Entry(tuple(part.get_shape()), dtype, str(place))
+                    self.files[name] = place
         if problems:
             raise UserError(problems)
 
@@ -87,57 +99,6 @@ class FolderWeights(Weights):
 
         with safe_open(self.files[name], framework="pt") as file:
             return file.get_tensor(name)
-
-
-def _listed(folder: Path) -> dict[str, str] | None:
-    """File of each tensor, where the folder has an index; None where one file holds all.
-
-    Raises UserError where it has neither.
-    """
-    index = folder / INDEX
-    if index.is_file():
-        try:
-            listed = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-            good = all(isinstance(v, str) and Path(v).name == v for v in listed.values())
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise _bad(index, f"is not an index of shards: {error!r}") from None
-        if not good or not listed:
-            raise _bad(index, "is not an index of shards: it names no files of its own folder")
-        return listed
-    if (folder / WHOLE).is_file():
-        return None
-    pickled = sorted(file for pattern in PICKLED for file in folder.glob(pattern))
-    if pickled:
-        raise _bad(
-            pickled[0],
-            "is pickled, and reading it would run whatever code it holds; only safetensors are "
-            "read (transformers' save_pretrained writes them)",
-        )
-    raise _bad(folder, f"holds no weights: neither {WHOLE} nor {INDEX}")
-
-
-def _header(path: Path, problems: list[Problem]) -> dict[str, Entry]:
-    """What a file holds, by name; a file that cannot be read is a problem."""
-    from safetensors import SafetensorError, safe_open
-
-    found: dict[str, Entry] = {}
-    try:
-        with safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118  # it is no mapping
-                part = file.get_slice(name)
-                dtype = DTYPES.get(part.get_dtype())
-                if dtype is None:
-                    kind = part.get_dtype()
-                    message = f"{name} is {kind}: a quantised checkpoint cannot be converted"
-                    problems.append(Problem(message=message, file=str(path)))
-                    return {}
-                found[name] = Entry(tuple(part.get_shape()), dtype, str(path))
-    except FileNotFoundError:
-        problems.append(Problem(message=f"is missing; {INDEX} names it", file=str(path)))
-    except (SafetensorError, OSError) as error:
-        message = f"is damaged or cut off: {error}"
-        problems.append(Problem(message=message, file=str(path)))
-    return found
 
 
 Reader = Callable[[], Tensor]
@@ -161,12 +122,3 @@ def write_shards(folder: Path, planned: Planned, shard: str | int = SHARD) -> No
         text = json.dumps(index, indent=2, sort_keys=True) + "\n"
         (folder / INDEX).write_text(text, encoding="utf-8")
 
-
-def some(names: list[str]) -> str:
-    """The first few names, and how many more."""
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(sorted(names)[:5]) + more
-
-
-def _bad(path: Path, message: str) -> UserError:
-    return UserError(Problem(message=message, file=str(path)))
