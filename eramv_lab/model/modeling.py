@@ -27,7 +27,9 @@ from eramv_lab.model.step import swap_in
 from eramv_lab.slots.contracts import Need, Patches
 
 
-class EramvForConditionalGeneration(EramvGeneration, EramvLoading, PreTrainedModel, GenerationMixin):  # pyright: ignore[reportIncompatibleMethodOverride]
+class EramvForConditionalGeneration(  # pyright: ignore[reportIncompatibleMethodOverride]
+    EramvGeneration, EramvLoading, PreTrainedModel, GenerationMixin
+):
     """A vision tower, a connector and a language model, with whatever the slots put between them.
 
     The language model is the transformers `AutoModel` itself (names, weights, config untouched);
@@ -78,6 +80,21 @@ class EramvForConditionalGeneration(EramvGeneration, EramvLoading, PreTrainedMod
         names = {type(layer).__name__ for layer in self.language_model.layers}
         self._no_split_modules = [*(self._no_split_modules or []), *names]
         self.reset_band_from_language()
+
+    @classmethod
+    def from_llava(
+        cls, source: Any, *, seed: int = 0, **slots: Any
+    ) -> EramvForConditionalGeneration:
+        """A model on the weights of a LLaVA checkpoint: a folder, hub id or transformers' model.
+
+        `slots` are those of a recipe (`anchors={"type": "cls_topk", "count": 64}`,
+        `band="middle"`, `bridge="mlp"`); without any it is that LLaVA. New parts, drawn from
+        `seed`, start so that the model begins as the checkpoint's anchors-only model; a band that
+        is open from the first step is warned of. Raises UserError.
+        """
+        from eramv_lab.model.convert import from_llava
+
+        return from_llava(source, seed=seed, **slots)
 
     def _init_weights(self, module: nn.Module) -> None:
         """Components start themselves (zeros stay zeros); the language model by its own rule."""

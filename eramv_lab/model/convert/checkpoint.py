@@ -120,7 +120,7 @@ def _has_cls(config: Any) -> bool:
 
 
 def _layer(config: Any) -> int:
-    """`vision_feature_layer` counted from the end; the embeddings are the entry before the first."""
+    """`vision_feature_layer` counted from the end: -1 is the last layer's output."""
     layer = config.vision_feature_layer
     layer = layer[0] if isinstance(layer, list | tuple) else layer
     return layer if layer < 0 else layer - config.vision_config.num_hidden_layers - 1

@@ -121,4 +121,3 @@ def write_shards(folder: Path, planned: Planned, shard: str | int = SHARD) -> No
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
         text = json.dumps(index, indent=2, sort_keys=True) + "\n"
         (folder / INDEX).write_text(text, encoding="utf-8")
-
