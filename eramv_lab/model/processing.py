@@ -14,7 +14,7 @@ from eramv_lab.recipe.model_spec import ModelSpec
 from eramv_lab.recipe.parse import parse_component, to_plain
 from eramv_lab.registry import PROMPT
 from eramv_lab.slots.language.tokens import IMAGE, as_text, image_token, special_texts
-from eramv_lab.slots.prompts.chat import chat_frames
+from eramv_lab.slots.prompts.chat import asks, chat_frames
 from eramv_lab.slots.prompts.pieces import Kind, Piece, Turn
 from eramv_lab.slots.prompts.template import as_template
 
@@ -80,10 +80,15 @@ class EramvProcessor(ProcessorLoading, ProcessorMixin):  # pyright: ignore[repor
     def chat_template(self) -> str | None:
         """The prompt slot as a chat template: `apply_chat_template` gives what `write` gives.
 
+        One that was given is kept where it asks about an image in these very words (LLaVA's own).
         None for a chat whose tokenizer has no template, or one whose frames cannot be told.
         """
         special, eos = special_texts(self.tokenizer), self.tokenizer.eos_token
         try:
+            if self._template and asks(self.tokenizer, self._template, "what?") == self.write(
+                "what?"
+            ):
+                return self._template
             return as_template(self._prompt, self._chat, special, eos)
         except UserError:
             return None

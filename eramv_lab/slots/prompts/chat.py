@@ -73,19 +73,28 @@ def _sentinel(who: str, turn: int) -> str:
     return f"x{who}{turn}x7f3a"
 
 
+def asks(tokenizer: Any, template: str, question: str) -> str | None:
+    """What a template makes of one image and a question; None where it takes no images."""
+    parts = [{"type": "image"}, {"type": "text", "text": question}]
+    try:
+        return _render(tokenizer, [parts], template, asking=True)
+    except UserError:
+        return None
+
+
 def _around(tokenizer: Any, marks: Sequence[str], template: Any, *, asking: bool) -> list[str]:
     """The text around the contents, which a template takes as text or, like LLaVA's, in parts."""
     try:
-        return _split(_render(tokenizer, marks, template, asking), marks)
+        return _split(_render(tokenizer, marks, template, asking=asking), marks)
     except UserError as error:
         parts = [[{"type": "text", "text": mark}] for mark in marks]
         try:
-            return _split(_render(tokenizer, parts, template, asking), marks)
+            return _split(_render(tokenizer, parts, template, asking=asking), marks)
         except UserError:
             raise error from None
 
 
-def _render(tokenizer: Any, contents: Sequence[Any], template: Any, asking: bool) -> str:
+def _render(tokenizer: Any, contents: Sequence[Any], template: Any, *, asking: bool) -> str:
     roles = ("user", "assistant")
     messages = [{"role": roles[i % 2], "content": content} for i, content in enumerate(contents)]
     try:
