@@ -20,13 +20,14 @@ from eramv_lab.model.configuration import EramvConfig
 from eramv_lab.model.decoder import Maps, run_layers
 from eramv_lab.model.generation import EramvGeneration
 from eramv_lab.model.head import answer
+from eramv_lab.model.loading import EramvLoading
 from eramv_lab.model.parts import build_part, seeded
 from eramv_lab.model.sight import look, remember
 from eramv_lab.model.step import Band, swap_in
 from eramv_lab.slots.contracts import Need, Patches
 
 
-class EramvForConditionalGeneration(EramvGeneration, PreTrainedModel, GenerationMixin):  # pyright: ignore[reportIncompatibleMethodOverride]
+class EramvForConditionalGeneration(EramvGeneration, EramvLoading, PreTrainedModel, GenerationMixin):  # pyright: ignore[reportIncompatibleMethodOverride]
     """A vision tower, a connector and a language model, with whatever the slots put between them.
 
     The language model is the transformers `AutoModel` itself (names, weights, config untouched);
