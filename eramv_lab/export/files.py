@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,69 +13,60 @@ from eramv_lab.errors import Problem, UserError
 
 HASHES = "files.json"
 """Holds the sha256 of every other file of the folder."""
-NEEDED = ("config.json", "processor_config.json")
 MODEL = (
-    "*.safetensors",
-    "model.safetensors.index.json",
     *("config.json", "generation_config.json"),
+    *("model*.safetensors", "model.safetensors.index.json"),
     *("processor_config.json", "preprocessor_config.json", "chat_template.*"),
     *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json"),
     *("added_tokens.json", "vocab.json", "merges.txt"),
 )
 """What a model folder may hold, as `save_pretrained` of model and processor names it."""
-ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
+ADAPTER, CONFIG, WEIGHTS = "adapter", "adapter_config.json", "adapter_model.safetensors"
+"""The folder that peft's `save_pretrained` wrote into, and its two files."""
 
 
 def copy_model(source: Path, target: Path) -> None:
-    """Copy model, config and processor, and `adapter/` where there is one, into `target`.
+    """Copy model, configs and processor, and `adapter/` where there is one, into `target`.
 
     Nothing else of a fit's folder goes along. Raises UserError with every file that is missing or
-    cannot be read whole.
+    broken, before anything is copied.
     """
-    adapter = source / "adapter"
-    needed = [source / name for name in NEEDED]
-    needed += [adapter / name for name in ADAPTER] if adapter.is_dir() else []
-    problems = [
-        Problem(message="is missing, so the folder is no whole model", file=str(file))
-        for file in needed
-        if not file.is_file()
-    ]
-    weights = sorted(source.glob("*.safetensors"))
-    if not weights:
-        problems.append(Problem(message="there is no *.safetensors", file=str(source)))
-    problems += [p for file in weights for p in _faults(file)]
-    if adapter.is_dir() and (adapter / ADAPTER[1]).is_file():
-        problems += _faults(adapter / ADAPTER[1])
-    if problems:
-        raise UserError(problems)
+    from eramv_lab.model.guard import check_folder, check_processor, read_header, read_json
+
+    def check_config() -> None:
+        problems: list[Problem] = []
+        if read_json(adapter / CONFIG, problems) is None:
+            raise UserError(problems)
+
+    adapter = source / ADAPTER
+    looks: list[Callable[[], Any]] = [lambda: check_folder(source), lambda: check_processor(source)]
+    if adapter.is_dir():
+        looks += [check_config, lambda: read_header(adapter / WEIGHTS)]
+    _all_of(looks)
     for file in (file for pattern in MODEL for file in sorted(source.glob(pattern))):
         _copy(file, target / file.name)
     if adapter.is_dir():
-        (target / "adapter").mkdir()
-        for name in ADAPTER:
-            _copy(adapter / name, target / "adapter" / name)
+        (target / ADAPTER).mkdir()
+        for name in (CONFIG, WEIGHTS):
+            _copy(adapter / name, target / ADAPTER / name)
 
 
-def _faults(file: Path) -> Iterator[Problem]:
-    """What is wrong with a safetensors file: its header says how long it must be."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, framework="np") as opened:
-            if not list(opened.keys()):
-                yield Problem(message="holds no weights", file=str(file))
-    except (SafetensorError, OSError) as error:
-        yield Problem(message=f"cannot be read as safetensors: {error}", file=str(file))
+def _all_of(looks: list[Callable[[], Any]]) -> None:
+    """Every one of `looks`; raises UserError with the problems of all of them."""
+    problems: list[Problem] = []
+    for look in looks:
+        try:
+            look()
+        except UserError as error:
+            problems += error.problems
+    if problems:
+        raise UserError(problems)
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy bytes, but for a config's paths; readable by all, whatever the fit's file was."""
+    """Copy bytes, but for the paths in a config; readable by all, whatever the fit's file was."""
     if source.name.endswith("config.json"):
-        try:
-            plain = json.loads(source.read_text(encoding="utf-8"))
-        except ValueError as error:
-            problem = Problem(message=f"cannot be read as JSON: {error}", file=str(source))
-            raise UserError(problem) from None
+        plain = json.loads(source.read_bytes())
         bare = without_paths(plain)
         if bare != plain:
             target.write_text(json.dumps(bare, indent=2, ensure_ascii=False) + "\n", "utf-8")
@@ -117,17 +108,20 @@ def verify(folder: Path) -> None:
     Raises UserError naming every file that is missing, altered, or not told there.
     """
     try:
-        told: dict[str, str] = json.loads((folder / HASHES).read_text(encoding="utf-8"))["files"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        message = f"cannot be read: {error}"
-        raise UserError(Problem(message=message, file=str(folder / HASHES))) from None
-    found = hashes(folder)
-    said = {
-        **{name: "is missing" for name in told.keys() - found.keys()},
-        **{name: "is not told in files.json" for name in found.keys() - told.keys()},
-        **{name: "is not what was released" for name in told if found.get(name, told[name]) != told[name]},
-    }
-    if said:
-        raise UserError(
-            Problem(message=message, file=str(folder / name)) for name, message in sorted(said.items())
-        )
+        told: dict[str, str] = dict(json.loads((folder / HASHES).read_bytes())["files"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        problem = Problem(message=f"cannot be read: {error}", file=str(folder / HASHES))
+        raise UserError(problem) from None
+    found, problems = hashes(folder), list[Problem]()
+    for name in sorted(told.keys() | found.keys()):
+        if name not in found:
+            message = "is missing"
+        elif name not in told:
+            message = f"is not told in {HASHES}"
+        elif told[name] != found[name]:
+            message = "is not what was released"
+        else:
+            continue
+        problems.append(Problem(message=message, file=str(folder / name)))
+    if problems:
+        raise UserError(problems)

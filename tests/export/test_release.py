@@ -8,12 +8,11 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from eramv_lab.errors import LabError, UserError
+from eramv_lab.errors import UserError
 from eramv_lab.export.files import copy_model, verify, without_paths
 from eramv_lab.export.release import export_run, find_run
 from eramv_lab.model import EramvForConditionalGeneration
 from eramv_lab.recipe.resolve import load_recipe
-from eramv_lab.report.runs import read_run
 
 
 def export(runs: Path, out: Path, name: str = "small") -> Path:
@@ -158,7 +157,7 @@ def broken(fit: Path, what: str) -> str:
         processor.unlink()
         return "2 problems"
     weights.write_bytes(weights.read_bytes()[:-100])
-    return "model.safetensors: cannot be read as safetensors"
+    return "model.safetensors: is cut off or damaged"
 
 
 SPOILT = ("unfinished", "pruned", "result", "answers", "config", "gone", "truncated")
@@ -219,8 +218,10 @@ def test_a_recipe_that_does_not_read_back_stands_alone(
     assert str(runs.parent) not in (out / "recipe.yaml").read_text()
 
 
-def test_a_folder_without_weights_is_no_model(tmp_path: Path) -> None:
-    with pytest.raises(LabError, match="3 problems"):
-        copy_model(tmp_path, tmp_path)
-    run = read_run(tmp_path)
-    assert run is None
+def test_all_that_a_folder_lacks_is_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "adapter").mkdir()
+    with pytest.raises(UserError) as caught:
+        copy_model(tmp_path, tmp_path / "new")
+    names = [Path(problem.file or "").name for problem in caught.value.problems]
+    assert {"config.json", "model.safetensors", "processor_config.json"} <= set(names)
+    assert {"adapter_config.json", "adapter_model.safetensors"} <= set(names)
