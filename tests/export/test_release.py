@@ -72,7 +72,7 @@ def test_every_file_is_held_by_its_hash(released: Path, tmp_path: Path) -> None:
         "is missing",
     ]
     (folder / "files.json").write_text("[]")
-    with pytest.raises(UserError, match="files.json: cannot be read"):
+    with pytest.raises(UserError, match=r"files\.json: cannot be read"):
         verify(folder)
 
 
@@ -182,7 +182,7 @@ def test_what_is_not_there_is_said_with_what_is(runs: Path, fit: Path) -> None:
     with pytest.raises(UserError, match="no finished fit of seed 7\n    allowed: --arm main"):
         find_run("small", runs, seed=7)
     shutil.rmtree(fit)
-    with pytest.raises(UserError, match="small has no finished fit$"):
+    with pytest.raises(UserError, match=r"small has no finished fit$"):
         find_run("small", runs)
 
 
