@@ -49,7 +49,7 @@ def check_folder(folder: Path, variant: str | None = None) -> None:
         problems += _config_problems(plain, str(folder / "config.json"))
     if (folder / "generation_config.json").exists():
         read_json(folder / "generation_config.json", problems)
-    problems += _weight_problems(folder, variant)
+    problems += weight_problems(folder, variant)
     if problems:
         raise UserError(problems)
 
@@ -86,10 +86,14 @@ def check_loaded(
     found = [
         ("lacks", sorted(info.get("missing_keys") or ()), False),
         ("has, and the config knows no", sorted(info.get("unexpected_keys") or ()), extra),
-        ("has in another shape", sorted(map(_shapes, info.get("mismatched_keys") or ())), mismatched),
+        (
+            "has in another shape",
+            sorted(map(_shapes, info.get("mismatched_keys") or ())),
+            mismatched,
+        ),
     ]
     problems = [
-        Problem(message=f"the config does not fit the weights: the file {what} {_some(names)}",
+        Problem(message=f"the config does not fit the weights: the file {what} {some(names)}",
                 file=place)
         for what, names, wanted in found
         if names and not wanted
@@ -147,7 +151,9 @@ def _problem(file: Path, message: str) -> Problem:
 
 
 def _no_header(start: bytes, size: int, length: int) -> str:
-    if start.startswith(b"PK\x03\x04") or (start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05"):
+    if start.startswith(b"PK\x03\x04") or (
+        start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05"
+    ):
         return "is a pickle under another name; pickles are never read, safetensors alone are"
     if start.startswith(b"version "):
         return "is a pointer of git-lfs and not the file: git lfs pull"
@@ -188,7 +194,8 @@ def _version_problems(written_in: Any, written_by: Any, file: str | None) -> Ite
         yield Problem(message=message, file=file)
 
 
-def _weight_problems(folder: Path, variant: str | None) -> Iterator[Problem]:
+def weight_problems(folder: Path, variant: str | None = None) -> Iterator[Problem]:
+    """What is wrong with the safetensors of a folder: missing, pickled, damaged, cut off."""
     single, index = folder / SAFE, folder / INDEX
     if variant:
         single = folder / f"model.{variant}.safetensors"
@@ -233,7 +240,7 @@ def _index_problems(index: Path) -> Iterator[Problem]:
             continue
         lost = sorted(key for key, shard in where.items() if shard == name and key not in held)
         if lost:
-            yield _problem(index.parent / name, f"lacks {_some(lost)}, which {index.name} promises")
+            yield _problem(index.parent / name, f"lacks {some(lost)}, which {index.name} promises")
 
 
 def _shapes(found: Any) -> str:
@@ -244,6 +251,7 @@ def _shapes(found: Any) -> str:
     return f"{name} {list(here)}, the config's is {list(wanted)}"
 
 
-def _some(names: list[str]) -> str:
+def some(names: list[str]) -> str:
+    """The first few names, and how many more."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more

@@ -61,7 +61,9 @@ class EramvLoading(_Mixin):
         embedding = super().resize_token_embeddings(*args, **kwargs)
         slots = copy.deepcopy(self.config.slots)
         language = slots["language"]
-        where, key = (language["config"], "vocab_size") if "config" in language else (language, "vocab")
+        where, key = (
+            (language["config"], "vocab_size") if "config" in language else (language, "vocab")
+        )
         where[key] = embedding.weight.shape[0]
         self.config.slots = slots
         self.spec = self.config.spec
