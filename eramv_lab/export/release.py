@@ -47,15 +47,18 @@ def find_run(name: str, runs: Path, arm: str | None = None, seed: int | None = N
     raise UserError(Problem(message=message, allowed=there))
 
 
-def refuse_full(out: Path) -> None:
-    """Raise UserError where `out` is anything but new, or an empty folder."""
-    if out.is_symlink() or (out.exists() and not out.is_dir()):
-        raise UserError(Problem(message="is not a folder; name a new one", file=str(out)))
-    if out.is_dir() and any(out.iterdir()):
-        raise UserError(Problem(message="is not empty; name a new folder", file=str(out)))
+def model_folder(name: str, runs: Path, arm: str | None = None, seed: int | None = None) -> Path:
+    """The folder of a model that `name` stands for: its own, or that of a finished fit.
+
+    Raises UserError as `find_run`.
+    """
+    folder = Path(name)
+    if (folder / "config.json").is_file() and not (folder / "result.json").is_file():
+        return folder
+    return find_run(name, runs, arm, seed).folder
 
 
-def export_run(run: Run, out: Path) -> Path:
+def export_run(run: Run, out: Path) -> None:
     """Write the folder of a finished fit that is let go to `out`, whole or not at all.
 
     It holds the model in safetensors with its configs and processor, `adapter/` where the fit has
@@ -63,12 +66,9 @@ def export_run(run: Run, out: Path) -> Path:
     world, the card as README.md, and files.json with the sha256 of every file. Raises UserError
     for an `out` that holds something and for a fit whose files are missing or broken.
     """
-    from eramv_lab.data.files import locked, made_beside
+    from eramv_lab.model.convert.written import write_whole
 
-    refuse_full(out)
-    scored = _scored(run)
-    with locked(out), made_beside(out) as fresh:
-        refuse_full(out)  # another process may have been as fast
+    def write(fresh: Path) -> None:
         copy_model(run.folder, fresh)
         whole = write_recipe(run, fresh)
         card = Card(
@@ -82,7 +82,9 @@ def export_run(run: Run, out: Path) -> Path:
         )
         (fresh / "README.md").write_text(card.text(), encoding="utf-8")
         write_hashes(fresh)
-    return out
+
+    scored = _scored(run)
+    write_whole(out, write)
 
 
 def _sound(read: Any) -> Any:

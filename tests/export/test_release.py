@@ -10,13 +10,14 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from eramv_lab.errors import UserError
 from eramv_lab.export.files import copy_model, verify, without_paths
-from eramv_lab.export.release import export_run, find_run
+from eramv_lab.export.release import export_run, find_run, model_folder
 from eramv_lab.model import EramvForConditionalGeneration
 from eramv_lab.recipe.resolve import load_recipe
 
 
 def export(runs: Path, out: Path, name: str = "small") -> Path:
-    return export_run(find_run(name, runs), out)
+    export_run(find_run(name, runs), out)
+    return out
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +29,7 @@ def test_the_folder_holds_the_model_and_nothing_of_the_fit(made: Path, released:
     found = {f.relative_to(released).as_posix() for f in released.rglob("*")}
     model = {"model.safetensors", "config.json", "generation_config.json"}
     processor = {"processor_config.json", "tokenizer.json", "tokenizer_config.json"}
+    processor |= {"chat_template.jinja"}
     about = {"recipe.yaml", "README.md", "files.json"}
     assert found - {"example.png"} == model | processor | about
     run = find_run("small", made)
@@ -120,6 +122,7 @@ def test_a_fit_is_found_by_its_folder_or_its_study(runs: Path, fit: Path) -> Non
     other = second(fit)
     assert find_run("small", runs, seed=1).folder == other
     assert find_run("small", runs, "main", 0).folder == fit
+    assert model_folder("small", runs, seed=1) == other
     with pytest.raises(UserError) as caught:
         find_run("small", runs)
     assert "small holds 2 finished fits: say which" in str(caught.value)
@@ -130,7 +133,7 @@ def test_the_card_names_every_seed(runs: Path, fit: Path, tmp_path: Path) -> Non
     second(fit)
     export_run(find_run("small", runs, seed=1), tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "(seed 0: 0." in card and ", seed 1: 0." in card and "those of seed 1." in card
+    assert "seeds: seed 0: 0." in card and ", seed 1: 0." in card and "those of seed 1." in card
 
 
 def broken(fit: Path, what: str) -> str:
@@ -171,7 +174,7 @@ def test_a_fit_that_is_not_whole_is_refused(
     with pytest.raises(UserError) as caught:
         export(runs, tmp_path / "new" / "out", str(fit))
     assert said in str(caught.value) and str(fit) in str(caught.value)
-    assert not [p for p in (tmp_path / "new").glob("*") if p.is_dir()]
+    assert not list((tmp_path / "new").glob("*"))
 
 
 def test_what_is_not_there_is_said_with_what_is(runs: Path, fit: Path) -> None:
