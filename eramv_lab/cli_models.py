@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +25,9 @@ def export(
     ],
     arm: Annotated[str | None, typer.Option(help="Of a study or a recipe: this arm.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of a study: this seed.")] = None,
+    standalone: Annotated[
+        bool, typer.Option("--standalone", help="... with the code that runs it without us.")
+    ] = False,
     from_llava: Annotated[
         str | None,
         typer.Option(metavar="MODEL", help="Build on this LLaVA (a folder or hub id), no RUN."),
@@ -42,7 +46,8 @@ def export(
     runs: Runs = Path("runs"),
 ) -> None:
     """Write a finished fit as a folder that transformers loads, with its card and hashes."""
-    _check(from_llava, recipe, to_llava, push, private)
+    ways = {"--from-llava": from_llava, "--to-llava": to_llava, "--standalone": standalone}
+    _check(ways, recipe, push, private)
     names = ["OUT"] if from_llava else ["RUN", "OUT"]
     if len(places) != len(names):
         message = f"expected {' and '.join(names)}, found {' '.join(places)}"
@@ -63,23 +68,29 @@ def export(
 
         write_llava(model_folder(name, runs, arm, seed), out)
     else:
-        from eramv_lab.export.release import export_run, find_run
+        from eramv_lab.export.release import export_run, find_run, is_model
 
-        export_run(find_run(name, runs, arm, seed), out)
+        if standalone and is_model(name):
+            from eramv_lab.export.standalone import write_standalone
+
+            write_standalone(Path(name), out)
+        else:
+            export_run(find_run(name, runs, arm, seed), out, standalone=standalone)
     print(out)
     if push is not None:
         print(hub.push(out, push, private=private))
 
 
 def _check(
-    from_llava: str | None, recipe: Path | None, to_llava: bool, push: str | None, private: bool
+    ways: Mapping[str, object], recipe: Path | None, push: str | None, private: bool
 ) -> None:
     """Raise UserError for options that need or exclude one another."""
+    given, built = [way for way, asked in ways.items() if asked], bool(ways["--from-llava"])
     wrong = (
+        (" and ".join(given), len(given) > 1, "give one of them"),
+        ("--from-llava", built and recipe is None, "needs --recipe"),
+        ("--recipe", recipe is not None and not built, "goes with --from-llava"),
         ("--private", private and push is None, "goes with --push"),
-        ("--recipe", recipe is not None and from_llava is None, "goes with --from-llava"),
-        ("--from-llava", from_llava is not None and recipe is None, "needs --recipe"),
-        ("--to-llava", to_llava and from_llava is not None, "and --from-llava: give one of them"),
     )
     if problems := [Problem(message=text, key=key) for key, found, text in wrong if found]:
         raise UserError(problems)

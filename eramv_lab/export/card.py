@@ -58,6 +58,8 @@ class Card:
     command: str = ""
     """The line that reproduces it; empty where its recipe does not read back to it."""
     example: Example | None = None
+    standalone: bool = False
+    """Whether the folder holds the code that runs it."""
     files: Mapping[str, str]
     """sha256 of every other file by name."""
 
@@ -146,17 +148,21 @@ class Card:
         image = EXAMPLE if self.example else "photo.jpg"
         question = self.example.question if self.example else "what is in the picture"
         said = f"  # {self.example.answer}" if self.example else ""
+        ours = ["import eramv_lab.model  # tells transformers of the model", ""]
+        code = "" if not self.standalone else ", trust_remote_code=True"
         return [
-            "In this folder, with `eramv_lab` installed:",
+            "In this folder, with `eramv_lab` installed:"
+            if not self.standalone
+            else "In this folder, which holds the code it needs beside `transformers` and `torch` "
+            "(read it before you trust it):",
             "",
             "```python",
             "from PIL import Image",
             "from transformers import AutoModelForImageTextToText, AutoProcessor",
             "",
-            "import eramv_lab.model  # tells transformers of the model",
-            "",
-            'model = AutoModelForImageTextToText.from_pretrained(".")',
-            'processor = AutoProcessor.from_pretrained(".")',
+            *ours[: len(ours) * (not self.standalone)],
+            f'model = AutoModelForImageTextToText.from_pretrained("."{code})',
+            f'processor = AutoProcessor.from_pretrained("."{code})',
             f'text = processor.write("{question}")',
             f'inputs = processor(images=Image.open("{image}"), text=text)',
             f"tokens = model.generate(**inputs, max_new_tokens={self._longest})",

@@ -47,19 +47,24 @@ def find_run(name: str, runs: Path, arm: str | None = None, seed: int | None = N
     raise UserError(Problem(message=message, allowed=there))
 
 
+def is_model(name: str) -> bool:
+    """Whether `name` is the folder of a model that is no fit."""
+    folder = Path(name)
+    return (folder / "config.json").is_file() and not (folder / "result.json").is_file()
+
+
 def model_folder(name: str, runs: Path, arm: str | None = None, seed: int | None = None) -> Path:
     """The folder of a model that `name` stands for: its own, or that of a finished fit.
 
     Raises UserError as `find_run`.
     """
-    folder = Path(name)
-    if (folder / "config.json").is_file() and not (folder / "result.json").is_file():
-        return folder
-    return find_run(name, runs, arm, seed).folder
+    return Path(name) if is_model(name) else find_run(name, runs, arm, seed).folder
 
 
-def export_run(run: Run, out: Path) -> None:
+def export_run(run: Run, out: Path, *, standalone: bool = False) -> None:
     """Write the folder of a finished fit that is let go to `out`, whole or not at all.
+
+    `standalone`: with the code that runs it, so that transformers and torch are all it needs.
 
     It holds the model in safetensors with its configs and processor, `adapter/` where the fit has
     one, the resolved recipe (and that of its base), an image to try where the data is the made
@@ -70,6 +75,10 @@ def export_run(run: Run, out: Path) -> None:
 
     def write(fresh: Path) -> None:
         copy_model(run.folder, fresh)
+        if standalone:
+            from eramv_lab.export.standalone import write_standalone
+
+            write_standalone(fresh, fresh)
         whole = write_recipe(run, fresh)
         card = Card(
             name=out.resolve().name,
@@ -78,6 +87,7 @@ def export_run(run: Run, out: Path) -> None:
             seeds=_seeds(run),
             command=_command(run) if whole else "",
             example=_example(run, fresh),
+            standalone=standalone,
             files=hashes(fresh),
         )
         (fresh / "README.md").write_text(card.text(), encoding="utf-8")
