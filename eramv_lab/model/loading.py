@@ -16,10 +16,10 @@ from transformers import PreTrainedModel
 from eramv_lab.errors import Problem, UserError
 from eramv_lab.model.guard import check_folder, check_loaded, check_processor
 
-_Mixin: Any = PreTrainedModel
+_Model: Any = PreTrainedModel
 
 
-class EramvLoading(_Mixin):
+class EramvLoading(_Model):
     """transformers' loading for a model whose every weight has to be in its folder."""
 
     config: Any

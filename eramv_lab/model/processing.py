@@ -8,6 +8,7 @@ from typing import Any
 from transformers import BatchFeature, ProcessorMixin
 
 from eramv_lab.errors import UserError
+from eramv_lab.model.image_processing import EramvImageProcessor
 from eramv_lab.model.loading import ProcessorLoading
 from eramv_lab.recipe.model_spec import ModelSpec
 from eramv_lab.recipe.parse import parse_component, to_plain
@@ -59,6 +60,21 @@ class EramvProcessor(ProcessorLoading, ProcessorMixin):  # pyright: ignore[repor
             visual_rows=max(spec.dims().visual, 1),
             prompt=to_plain(spec.prompt, PROMPT),
         )
+
+    @classmethod
+    def _get_arguments_from_pretrained(  # type: ignore[override]
+        cls, pretrained_model_name_or_path: Any, processor_dict: Any = None, **kwargs: Any
+    ) -> list[Any]:
+        """Image processor and tokenizer; ours by itself, as AutoImageProcessor asks for pillow."""
+        settings = (processor_dict or {}).get("image_processor") or {}
+        if settings.get("image_processor_type") != EramvImageProcessor.__name__:
+            return super()._get_arguments_from_pretrained(
+                pretrained_model_name_or_path, processor_dict, **kwargs
+            )
+        words = cls._load_tokenizer_from_pretrained(
+            "tokenizer", pretrained_model_name_or_path, **kwargs
+        )
+        return [EramvImageProcessor(**settings), words]
 
     @property
     def chat_template(self) -> str | None:
