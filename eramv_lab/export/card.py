@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from eramv_lab.evaluate.statistics import Estimate
-from eramv_lab.export.files import ADAPTER, HASHES, without_paths
+from eramv_lab.export.files import ADAPTER, HASHES, START, without_paths
 from eramv_lab.export.metadata import metadata
 from eramv_lab.registry import SLOTS
 from eramv_lab.report.comparison import ArmResult
@@ -174,8 +174,11 @@ class Card:
     def _adapter(self) -> list[str]:
         if not any(name.startswith(f"{ADAPTER}/") for name in self.files):
             return []
-        start = without_paths(self.run.result.get("start") or {})
-        where = next((f"`{value}`" for value in start.values()), "the model that it started from")
+        told = without_paths(self.run.result.get("adapter") or {}).get("start")
+        where = f"`{told}`" if told else "the model that it started from"
+        where += ", which is in this folder too" * any(
+            f.startswith(f"{START}/") for f in self.files
+        )
         return [
             f"`{ADAPTER}/` holds what LoRA learnt, and the parts trained whole beside it, relative "
             f"to {where}; the weights of this folder have it merged in. "

@@ -22,11 +22,13 @@ MODEL = (
 )
 """What a model folder may hold, as `save_pretrained` of model and processor names it."""
 ADAPTER, CONFIG, WEIGHTS = "adapter", "adapter_config.json", "adapter_model.safetensors"
-"""The folder that peft's `save_pretrained` wrote into, and its two files."""
+"""The folder of an adapter beside its merged model, and its two files."""
+START = "start"
+"""The folder of the model that an adapter goes onto, where it is no other's."""
 
 
 def copy_model(source: Path, target: Path) -> None:
-    """Copy model, configs and processor, and `adapter/` where there is one, into `target`.
+    """Copy model, configs and processor, and `adapter/` and `start/` where they are, into `target`.
 
     Nothing else of a fit's folder goes along. Raises UserError with every file that is missing or
     broken, before anything is copied.
@@ -38,13 +40,18 @@ def copy_model(source: Path, target: Path) -> None:
         if read_json(adapter / CONFIG, problems) is None:
             raise UserError(problems)
 
-    adapter = source / ADAPTER
+    adapter, start = source / ADAPTER, source / START
     looks: list[Callable[[], Any]] = [lambda: check_folder(source), lambda: check_processor(source)]
     if adapter.is_dir():
         looks += [check_config, lambda: read_header(adapter / WEIGHTS)]
+    if start.is_dir():
+        looks.append(lambda: check_folder(start))
     _all_of(looks)
-    for file in (file for pattern in MODEL for file in sorted(source.glob(pattern))):
-        _copy(file, target / file.name)
+    for folder in (source, *([start] if start.is_dir() else [])):
+        below = target / folder.relative_to(source)
+        below.mkdir(exist_ok=True)
+        for file in (file for pattern in MODEL for file in sorted(folder.glob(pattern))):
+            _copy(file, below / file.name)
     if adapter.is_dir():
         (target / ADAPTER).mkdir()
         for name in (CONFIG, WEIGHTS):

@@ -85,7 +85,7 @@ def test_an_adapter_goes_along_without_its_path(runs: Path, fit: Path, tmp_path:
     (fit / "adapter" / "adapter_config.json").write_text(json.dumps(about))
     (fit / "adapter" / "README.md").write_text("/home/somebody")
     result = json.loads((fit / "result.json").read_text())
-    result["start"] = {"model": "/home/somebody/data/eramv-tiny"}
+    result["adapter"] = {"folder": "adapter", "start": "/home/somebody/data/eramv-tiny"}
     (fit / "result.json").write_text(json.dumps(result))
     out = export(runs, tmp_path / "out")
     written = json.loads((out / "adapter" / "adapter_config.json").read_text())
@@ -93,7 +93,12 @@ def test_an_adapter_goes_along_without_its_path(runs: Path, fit: Path, tmp_path:
     verify(out)
     card = (out / "README.md").read_text()
     assert "## The adapter" in card and "`eramv-tiny`" in card and "somebody" not in card
-    assert "`adapter/adapter_model.safetensors`" in card
+    assert "`adapter/adapter_model.safetensors`" in card and "folder too" not in card
+    (fit / "start").mkdir()
+    for name in ("model.safetensors", "config.json"):
+        shutil.copy(fit / name, fit / "start" / name)
+    card = (export(runs, tmp_path / "more") / "README.md").read_text()
+    assert "`start/model.safetensors`" in card and "in this folder too" in card
     (fit / "adapter" / "adapter_config.json").unlink()
     with pytest.raises(UserError, match=r"adapter_config\.json: is missing"):
         export(runs, tmp_path / "other")
@@ -187,6 +192,15 @@ def test_what_is_not_there_is_said_with_what_is(runs: Path, fit: Path) -> None:
     shutil.rmtree(fit)
     with pytest.raises(UserError, match=r"small has no finished fit$"):
         find_run("small", runs)
+
+
+def test_a_standalone_folder_has_its_code_and_its_card_says_so(made: Path, tmp_path: Path) -> None:
+    export_run(find_run("small", made), tmp_path / "out", standalone=True)
+    verify(tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "trust_remote_code=True" in card and "import eramv_lab" not in card
+    assert "`modeling_eramv.py`" in card
+    assert "auto_map" in json.loads((tmp_path / "out" / "config.json").read_text())
 
 
 @pytest.mark.parametrize("kind", ["full", "file", "link"])
