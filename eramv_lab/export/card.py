@@ -207,7 +207,7 @@ class Card:
         told = ", ".join(f"{name} {versions[name]}" for name in PACKAGES if name in versions)
         which = f"Arm `{self.run.arm}`, seed {self.run.seed}, recipe `{result.get('hash')}`"
         which += f", program at commit `{commit}`" * bool(commit)
-        which += f", in {self.run.row.get('seconds', 0):,.0f} s; {told}."
+        which += f"; {told}. It took {self.run.row.get('seconds', 0):,.0f} s."
         if not self.command:
             started = [f"{k} `{v}`" for k, v in base.items() if k != "seed" and v != "none"]
             return [which, *(f"It started from {one}, which is not in here." for one in started)]
@@ -218,8 +218,11 @@ class Card:
             "",
             f"    {self.command}",
             "",
-            f"{which} The same versions on the same kind of processor with one thread give the "
-            "same bytes; others agree within the interval.",
+            f"{which} The same versions on the same kind of processor give the same bytes"
+            + " from the same base; one that is built anew with another number of threads differs "
+            "in its last bits, and the model then by as much as another seed's."
+            * given
+            + "." * (not given),
         ]
 
     def _files(self) -> list[str]:

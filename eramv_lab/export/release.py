@@ -165,7 +165,8 @@ def _command(run: Run) -> str:
         study = json.loads((run.folder.parent / "study.json").read_text(encoding="utf-8"))
         written = Path(study["recipe_file"])
         if not written.is_absolute() and ".." not in written.parts:
-            recipe, line = written.as_posix(), f"--arm {run.arm} {line}"
+            arm = f"--arm {run.arm} " if len(study["arms"]) > 1 else ""
+            recipe, line = written.as_posix(), arm + line
     except (OSError, ValueError, KeyError, TypeError):
         pass
     return f"python -m eramv_lab fit {recipe} {line}"
