@@ -74,9 +74,10 @@ def open_checkpoint(source: Any) -> Checkpoint:
             weights=ModelWeights(source),
             generation=source.generation_config,
         )
-    name, place = str(source), Path(place_of(str(source)))
-    _refuse_others(read_config(str(place)).get("model_type"), name)
-    folder = place if place.is_dir() else _fetched(name)
+    name = str(source)
+    place = place_of(name)
+    _refuse_others(read_config(place).get("model_type"), name)
+    folder = Path(place) if Path(place).is_dir() else _fetched(name)
     try:
         config = LlavaConfig.from_pretrained(folder)
         generation = GenerationConfig.from_model_config(config)

@@ -51,22 +51,21 @@ def convert_llava(
     new ones have that of the language model. Raises UserError.
     """
     checkpoint = open_checkpoint(source)
-    processor = llava_processor(checkpoint)
-    chosen = _section(checkpoint, section or {}, processor)
+    theirs = llava_processor(checkpoint)
+    chosen = _section(checkpoint, section or {}, theirs)
     model, planned = _plan(checkpoint, chosen, seed)
+    ours = theirs and our_processor(theirs, chosen.spec, model.config.image_token_id)
 
     def write(folder: Path) -> None:
         model.config.save_pretrained(folder)
         model.generation_config.save_pretrained(folder)
         write_shards(folder, planned, shard)
-        if processor is not None:
-            our_processor(processor, chosen.spec, model.config.image_token_id).save_pretrained(
-                folder
-            )
+        if ours is not None:
+            ours.save_pretrained(folder)
 
     write_whole(out, write)
     told = [*chosen.notes, *filter(None, [chosen.warning])]
-    if processor is None:
+    if ours is None:
         told.append(f"{checkpoint.name} has no processor, so {out} has none")
     return told
 
