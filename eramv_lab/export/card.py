@@ -12,13 +12,13 @@ import yaml
 from eramv_lab.evaluate.statistics import Estimate
 from eramv_lab.export.files import ADAPTER, HASHES, START, without_paths
 from eramv_lab.export.metadata import metadata
+from eramv_lab.export.usage import Example, usage
 from eramv_lab.registry import SLOTS
 from eramv_lab.report.comparison import ArmResult
 from eramv_lab.report.numbers import digits, heading, share
 from eramv_lab.report.runs import Run
 from eramv_lab.report.table import tokens
 
-EXAMPLE = "example.png"
 PRICES = ("prefill_tflops", "train_pflops", "parameters", "trainable", "kv_mib")
 MEASURED = ("latency_ms", "peak_mib")
 PACKAGES = ("eramv_lab", "torch", "transformers", "peft", "safetensors")
@@ -36,14 +36,6 @@ Its accuracy holds for the data below and says nothing of other data. It answers
 question has no answer in the image, its confidence was never calibrated, and it carries the faults
 of its data and of the pretrained parts that it was made from. It was made to compare architectures;
 whoever uses it for anything else has to measure it there."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Example:
-    """A held-out question about example.png, and the answer that the model gave, which is right."""
-
-    question: str
-    answer: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +61,7 @@ class Card:
             "What it is": self._slots(),
             "How well it answers": self._accuracy(),
             "What it costs": self._cost(),
-            "How to use it": self._use(),
+            "How to use it": usage(self.example, self._longest, standalone=self.standalone),
             "The adapter": self._adapter(),
             "Limits, and what it is not for": [WORLD if self._is_world else OTHER],
             "Data": self._data(),
@@ -142,33 +134,6 @@ class Card:
             f"(median of {timed.get('runs')} prefills) and peak memory are measured on "
             f"`{timed.get('device')}` in {timed.get('dtype')}, batch {timed.get('batch')}, inside "
             "the fit, beside whatever else the machine did: good to a factor, no more.",
-        ]
-
-    def _use(self) -> list[str]:
-        image = EXAMPLE if self.example else "photo.jpg"
-        question = self.example.question if self.example else "what is in the picture"
-        said = f"  # {self.example.answer}" if self.example else ""
-        ours = ["import eramv_lab.model  # tells transformers of the model", ""]
-        code = "" if not self.standalone else ", trust_remote_code=True"
-        return [
-            "In this folder, with `eramv_lab` installed:"
-            if not self.standalone
-            else "In this folder, which holds the code it needs beside `transformers` and `torch` "
-            "(read it before you trust it):",
-            "",
-            "```python",
-            "from PIL import Image",
-            "from transformers import AutoModelForImageTextToText, AutoProcessor",
-            "",
-            *ours[: len(ours) * (not self.standalone)],
-            f'model = AutoModelForImageTextToText.from_pretrained("."{code})',
-            f'processor = AutoProcessor.from_pretrained("."{code})',
-            f'text = processor.write("{question}")',
-            f'inputs = processor(images=Image.open("{image}"), text=text)',
-            f"tokens = model.generate(**inputs, max_new_tokens={self._longest})",
-            'answer = tokens[0, inputs["input_ids"].shape[1] :]',
-            f"print(processor.decode(answer, skip_special_tokens=True)){said}",
-            "```",
         ]
 
     def _adapter(self) -> list[str]:

@@ -10,8 +10,9 @@ from typing import Any
 import yaml
 
 from eramv_lab.errors import LabError, Problem, UserError, nearest
-from eramv_lab.export.card import EXAMPLE, Card, Example
+from eramv_lab.export.card import Card
 from eramv_lab.export.files import copy_model, hashes, without_paths, write_hashes
+from eramv_lab.export.usage import EXAMPLE, Example
 from eramv_lab.report.comparison import ArmResult, compare
 from eramv_lab.report.runs import Arm, Found, Run, find, find_study
 from eramv_lab.train.plan import PRUNED
