@@ -104,6 +104,10 @@ class Card:
             (name, share(found.mean), _interval(found), f"{found.n:,}")
             for name, found in self._rates()
         ]
+        for name, rate in (self.run.result.get("also") or {}).items():
+            between = f"{share(rate['low'])} to {share(rate['high'])}"
+            cells = share(rate["accuracy"]), between, f"{rate['n']:,}"
+            rows.append((f"further set `{name}`", *cells))
         told = ", ".join(f"seed {seed}: {share(value)}" for seed, value in self.seeds.items())
         return [
             *_table(("questions", "accuracy", "95 % interval", "n"), rows, numbers=3),

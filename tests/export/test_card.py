@@ -67,3 +67,9 @@ def test_only_a_recipe_that_reads_back_is_said_to_reproduce(card: Card) -> None:
     assert "same bytes" not in card.text()
     line = "python -m eramv_lab fit x.yaml"
     assert f"    {line}\n" in dataclasses.replace(card, command=line).text()
+
+
+def test_further_sets_have_a_line(card: Card) -> None:
+    rate = {"accuracy": 0.5, "low": 0.4, "high": 0.6, "n": 1200}
+    text = changed(card, also={"old": rate | {"per_type": {}}}).text()
+    assert "| further set `old` | 0.500 | 0.400 to 0.600 | 1,200 |" in text
