@@ -67,7 +67,9 @@ def bundle(spec: Any) -> dict[str, str]:
         files = {name: writer.file(name, keys) for name, keys in roots.items()}
     except LabError as error:
         raise UserError(f"this model cannot stand alone: {error}") from None
-    classes = {c.config.__name__: writer.final[c.config.__module__, c.config.__name__] for c in used}
+    classes = {
+        c.config.__name__: writer.final[c.config.__module__, c.config.__name__] for c in used
+    }
     lines = "\n".join(line.format(**classes) for line in dict.fromkeys(tables))
     files[CONFIGURATION] += f"\n\n# --- the components of this model\n\n{lines}\n"
     shown = {

@@ -86,7 +86,11 @@ def check_loaded(
     found = [
         ("lacks", sorted(info.get("missing_keys") or ()), False),
         ("has, and the config knows no", sorted(info.get("unexpected_keys") or ()), extra),
-        ("has in another shape", sorted(map(_shapes, info.get("mismatched_keys") or ())), mismatched),
+        (
+            "has in another shape",
+            sorted(map(_shapes, info.get("mismatched_keys") or ())),
+            mismatched,
+        ),
     ]
     problems = [
         Problem(message=f"the config does not fit the weights: the file {what} {_some(names)}",
@@ -128,8 +132,8 @@ def read_header(file: Path) -> dict[str, tuple[int, ...]]:
         raise UserError(_problem(file, "is missing")) from None
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(_problem(file, f"its header cannot be read: {error}")) from None
-    tensors = {n: t for n, t in header.items() if n != "__metadata__"} if header else {}
     try:
+        tensors = {n: t for n, t in header.items() if n != "__metadata__"}
         shapes = {name: tuple(map(int, t["shape"])) for name, t in tensors.items()}
         end = max((int(t["data_offsets"][1]) for t in tensors.values()), default=0)
     except (AttributeError, LookupError, TypeError, ValueError):
@@ -147,7 +151,9 @@ def _problem(file: Path, message: str) -> Problem:
 
 
 def _no_header(start: bytes, size: int, length: int) -> str:
-    if start.startswith(b"PK\x03\x04") or (start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05"):
+    if start.startswith(b"PK\x03\x04") or (
+        start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05"
+    ):
         return "is a pickle under another name; pickles are never read, safetensors alone are"
     if start.startswith(b"version "):
         return "is a pointer of git-lfs and not the file: git lfs pull"

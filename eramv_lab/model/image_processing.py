@@ -27,6 +27,8 @@ class EramvImageProcessor(ImageProcessingMixin):
 
     model_input_names = ["pixel_values"]
     valid_kwargs = ImagesKwargs
+    size: dict[str, int]
+    crop_size: dict[str, int]
 
     def __init__(self, **kwargs: Any) -> None:
         kwargs.pop("image_processor_type", None)
@@ -123,7 +125,7 @@ def _resized(pixels_HWC: np.ndarray, target: tuple[int, int], resample: int) -> 
         x_1CHW = torch.from_numpy(pixels_HWC.copy()).permute(2, 0, 1)[None]
         x_1CHW = functional.interpolate(x_1CHW, target, mode=mode, antialias=True)
         return x_1CHW[0].permute(1, 2, 0).numpy()
-    image = Image.fromarray(pixels_HWC).resize(target[::-1], resample=resample)
+    image = Image.fromarray(pixels_HWC).resize((target[1], target[0]), resample=resample)
     return np.asarray(image)
 
 

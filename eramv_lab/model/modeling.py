@@ -27,7 +27,9 @@ from eramv_lab.model.step import Band, swap_in
 from eramv_lab.slots.contracts import Need, Patches
 
 
-class EramvForConditionalGeneration(EramvGeneration, EramvLoading, PreTrainedModel, GenerationMixin):  # pyright: ignore[reportIncompatibleMethodOverride]
+class EramvForConditionalGeneration(  # pyright: ignore[reportIncompatibleMethodOverride]
+    EramvGeneration, EramvLoading, PreTrainedModel, GenerationMixin
+):
     """A vision tower, a connector and a language model, with whatever the slots put between them.
 
     The language model is the transformers `AutoModel` itself (names, weights, config untouched);
