@@ -1,4 +1,4 @@
-"""`EramvImageProcessor`: the pixels of a standalone folder, without torchvision, pillow if there."""
+"""`EramvImageProcessor`: pixels of a standalone folder, by torch and numpy, pillow if there."""
 
 from __future__ import annotations
 
@@ -80,7 +80,8 @@ def as_rgb(image: Any) -> np.ndarray:
         pixels = pixels.transpose(1, 2, 0)
     if pixels.ndim != 3 or pixels.shape[-1] not in (1, 3, 4) or not pixels.size:
         raise ValueError(
-            f"an image is an array [H,W,3], a tensor [3,H,W] or pillow's, found {type(image).__name__}"
+            "an image is an array [H,W,3], a tensor [3,H,W] or pillow's, "
+            f"found {type(image).__name__}"
         )
     pixels = np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels[..., :3]
     if pixels.dtype != np.uint8:
