@@ -83,7 +83,7 @@ class EramvProcessor(ProcessorLoading, ProcessorMixin):  # pyright: ignore[repor
         return super().check_argument_for_proper_class(argument_name, argument)
 
     @property
-    def chat_template(self) -> str | None:
+    def chat_template(self) -> str | None:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The prompt slot as a chat template: `apply_chat_template` gives what `write` gives.
 
         None for a chat whose tokenizer has no template, or one whose frames cannot be told.

@@ -77,9 +77,7 @@ def test_every_system_stands_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             assert not names_of(file) & {*FORBIDDEN, *LAB}, file
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
     found_file = tmp_path / "found.pt"
-    subprocess.run(
-        [sys.executable, "-I", "-c", READER, tmp_path / "all", found_file], check=True
-    )
+    subprocess.run([sys.executable, "-I", "-c", READER, tmp_path / "all", found_file], check=True)
     found = torch.load(found_file, weights_only=True)
     assert found.keys() == expected.keys()
     wrong = [name for name, logits in expected.items() if not torch.equal(found[name], logits)]
