@@ -21,7 +21,8 @@ assert all(type(one).__module__.startswith("eramv_lab.model") for one in found),
 BEFORE = "import sys\nimport eramv_lab\nassert not {'torch', 'transformers'} & set(sys.modules)\n"
 AFTER = "import sys\nfrom transformers import AutoConfig, AutoProcessor\nimport eramv_lab\n"
 OTHERS = (
-    "import sys\nimport eramv_lab\nfrom transformers import AutoTokenizer, AutoModel, CONFIG_MAPPING\n"
+    "import sys\nimport eramv_lab\n"
+    "from transformers import AutoTokenizer, AutoModel, CONFIG_MAPPING\n"
     "assert 'eramv_lab.model' not in sys.modules and 'eramv' in CONFIG_MAPPING\n"
     "from transformers import LlamaConfig, AutoModelForImageTextToText\n"
     "assert AutoModel.from_config(LlamaConfig(hidden_size=8, num_hidden_layers=1, vocab_size=8,"

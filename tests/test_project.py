@@ -32,7 +32,8 @@ LAYERS = (
     ("report",),
     ("train",),
     ("analyse", "sweep"),
-    ("cli_args", "cli_data", "cli", "integrations"),
+    ("export", "talk", "integrations"),
+    ("cli_args", "cli_data", "cli_models", "cli_talk", "cli"),
     ("__main__",),
 )
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}

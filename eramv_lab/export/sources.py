@@ -55,9 +55,13 @@ class Source:
     def __post_init__(self) -> None:
         spec = importlib.util.find_spec(self.name)
         if spec is None or not spec.origin or not spec.origin.endswith(".py"):
-            raise LabError(f"{self.name} has no source file, so it cannot go into a standalone folder")
+            raise LabError(
+                f"{self.name} has no source file, so it cannot go into a standalone folder"
+            )
         self.path = Path(spec.origin)
-        self.package = self.name if self.path.name == "__init__.py" else self.name.rpartition(".")[0]
+        self.package = (
+            self.name if self.path.name == "__init__.py" else self.name.rpartition(".")[0]
+        )
         self.bytes = self.path.read_bytes()
         self.tree = ast.parse(self.bytes)
         for node in self.tree.body:
@@ -182,7 +186,9 @@ class Source:
 
     def _last(self, node: ast.stmt) -> ast.stmt:
         """The docstring below an assignment, or the node."""
-        after = self.tree.body[self.tree.body.index(node) + 1 :][:1] if node in self.tree.body else []
+        after = (
+            self.tree.body[self.tree.body.index(node) + 1 :][:1] if node in self.tree.body else []
+        )
         if isinstance(node, ast.Assign | ast.AnnAssign) and after:
             match after[0]:
                 case ast.Expr(value=ast.Constant(value=str())):

@@ -25,27 +25,31 @@ class Component(NamedTuple):
 
 
 class Registry:
-    """The components of one slot that this model uses."""
+    """The components of one slot that this model uses.
+
+    A config is known by the name of its class: transformers may load a folder's files twice, and
+    each time has classes of its own.
+    """
 
     def __init__(self, slot: str) -> None:
         self.slot = slot
         self.configs: dict[str, type[Any]] = {}
-        self.factories: dict[type[Any], Any] = {}
+        self.factories: dict[str, Any] = {}
 
     def register(self, name: str, config: type[Any]) -> Callable[[Any], Any]:
         """Decorator: the decorated factory builds what `config` describes."""
 
         def keep(factory: Any) -> Any:
-            self.factories[config] = factory
+            self.factories[config.__name__] = factory
             return factory
 
         return keep
 
     def of(self, config: object) -> Component:
         """The component whose config `config` is."""
-        kind = type(config)
-        name = next(name for name, held in self.configs.items() if held is kind)
-        return Component(name, kind, self.factories.get(kind))
+        kind = type(config).__name__
+        name = next(name for name, held in self.configs.items() if held.__name__ == kind)
+        return Component(name, self.configs[name], self.factories.get(kind))
 
 
 VISION = Registry("vision")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from eramv_lab.errors import Problem, UserError
-from eramv_lab.export.bundle import CONFIGURATION, MODELING, PROCESSING, bundle
+from eramv_lab.export.bundle import AUTO, bundle
 from eramv_lab.model import EramvConfig, EramvProcessor
 from eramv_lab.model.guard import check_folder, read_json
 from eramv_lab.model.image_processing import EramvImageProcessor
@@ -25,9 +25,9 @@ SAME_PIXELS = frozenset(
 )
 """Image processors whose work `EramvImageProcessor` does by the same settings, without pillow."""
 AUTO_MAP = {
-    "AutoConfig": f"{CONFIGURATION}.EramvConfig",
-    "AutoModelForImageTextToText": f"{MODELING}.EramvForConditionalGeneration",
-    "AutoProcessor": f"{PROCESSING}.EramvProcessor",
+    "AutoConfig": f"{AUTO}.EramvConfig",
+    "AutoModelForImageTextToText": f"{AUTO}.EramvForConditionalGeneration",
+    "AutoProcessor": f"{AUTO}.EramvProcessor",
 }
 
 
@@ -48,8 +48,6 @@ def write_standalone(folder: Path, out: Path) -> None:
     texts = files | {"config.json": _text(plain | _versions(folder) | {"auto_map": AUTO_MAP})}
     if (folder / "processor_config.json").exists():
         texts |= _processor_texts(folder)
-    else:
-        del texts[f"{PROCESSING}.py"]
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as beside:
         whole = Path(beside) / "whole"
@@ -78,7 +76,7 @@ def _processor_texts(folder: Path) -> dict[str, str]:
         name = EramvImageProcessor.__name__
         plain["image_processor"] = settings | {
             "image_processor_type": name,
-            "auto_map": {"AutoImageProcessor": f"{PROCESSING}.{name}"},
+            "auto_map": {"AutoImageProcessor": f"{AUTO}.{name}"},
         }
     texts = {"processor_config.json": _text(plain)}
     template = EramvProcessor.from_pretrained(folder).chat_template

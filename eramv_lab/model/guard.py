@@ -132,8 +132,8 @@ def read_header(file: Path) -> dict[str, tuple[int, ...]]:
         raise UserError(_problem(file, "is missing")) from None
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(_problem(file, f"its header cannot be read: {error}")) from None
-    tensors = {n: t for n, t in header.items() if n != "__metadata__"} if header else {}
     try:
+        tensors = {n: t for n, t in header.items() if n != "__metadata__"}
         shapes = {name: tuple(map(int, t["shape"])) for name, t in tensors.items()}
         end = max((int(t["data_offsets"][1]) for t in tensors.values()), default=0)
     except (AttributeError, LookupError, TypeError, ValueError):

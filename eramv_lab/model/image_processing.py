@@ -1,4 +1,4 @@
-"""`EramvImageProcessor`: the pixels of a standalone folder, without torchvision, pillow if there."""
+"""`EramvImageProcessor`: pixels of a standalone folder, by torch and numpy, pillow if there."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ class EramvImageProcessor(ImageProcessingMixin):
 
     model_input_names = ["pixel_values"]
     valid_kwargs = ImagesKwargs
+    size: dict[str, int]
+    crop_size: dict[str, int]
 
     def __init__(self, **kwargs: Any) -> None:
         kwargs.pop("image_processor_type", None)
@@ -78,7 +80,8 @@ def as_rgb(image: Any) -> np.ndarray:
         pixels = pixels.transpose(1, 2, 0)
     if pixels.ndim != 3 or pixels.shape[-1] not in (1, 3, 4) or not pixels.size:
         raise ValueError(
-            f"an image is an array [H,W,3], a tensor [3,H,W] or pillow's, found {type(image).__name__}"
+            "an image is an array [H,W,3], a tensor [3,H,W] or pillow's, "
+            f"found {type(image).__name__}"
         )
     pixels = np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels[..., :3]
     if pixels.dtype != np.uint8:
@@ -123,7 +126,7 @@ def _resized(pixels_HWC: np.ndarray, target: tuple[int, int], resample: int) -> 
         x_1CHW = torch.from_numpy(pixels_HWC.copy()).permute(2, 0, 1)[None]
         x_1CHW = functional.interpolate(x_1CHW, target, mode=mode, antialias=True)
         return x_1CHW[0].permute(1, 2, 0).numpy()
-    image = Image.fromarray(pixels_HWC).resize(target[::-1], resample=resample)
+    image = Image.fromarray(pixels_HWC).resize((target[1], target[0]), resample=resample)
     return np.asarray(image)
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
@@ -112,6 +113,9 @@ def _told(place: Any) -> Iterator[None]:
     except UserError as error:
         named = [p if p.file else dataclasses.replace(p, file=str(place)) for p in error.problems]
         raise UserError(named) from None
+    except HFValidationError:
+        message = "is no folder here, and no name that the hub could have"
+        raise UserError(Problem(message=message, file=str(place))) from None
     except (OSError, SafetensorError) as error:
         first = str(error).strip().split("\n", 1)[0]
         raise UserError(Problem(message=f"cannot be loaded: {first}", file=str(place))) from None

@@ -76,8 +76,14 @@ class EramvProcessor(ProcessorLoading, ProcessorMixin):  # pyright: ignore[repor
         )
         return [EramvImageProcessor(**settings), words]
 
+    def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> Any:
+        """As in transformers, whose base class of image processors is not there without pillow."""
+        if isinstance(argument, EramvImageProcessor):
+            return EramvImageProcessor
+        return super().check_argument_for_proper_class(argument_name, argument)
+
     @property
-    def chat_template(self) -> str | None:
+    def chat_template(self) -> str | None:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The prompt slot as a chat template: `apply_chat_template` gives what `write` gives.
 
         One that was given is kept where it asks about an image in these very words (LLaVA's own).

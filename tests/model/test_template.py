@@ -118,7 +118,7 @@ def test_ids_and_pixels_are_those_of_the_call():
     [
         ([message("system", "be brief")], "turns of user and assistant"),
         ([message("user", "a"), message("user", "b")], "turns of user and assistant"),
-        (conversation([("a", "b")], "c", 0)[:2] + [message("user", "c", 1)], "first message"),
+        ([*conversation([("a", "b")], "c", 0)[:2], message("user", "c", 1)], "first message"),
         ([{"role": "user", "content": [{"type": "audio"}]}], "reads text and images"),
     ],
 )

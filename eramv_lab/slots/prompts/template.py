@@ -1,4 +1,4 @@
-"""The prompt slot as a chat template: what the processor writes, for tools that know Jinja alone."""
+"""The prompt slot as a chat template: the processor's words for tools that know Jinja alone."""
 
 from __future__ import annotations
 
