@@ -159,20 +159,29 @@ class EramvProcessor(ProcessorLoading, ProcessorMixin):  # pyright: ignore[repor
         for i, given in enumerate(images if _by_prompt(images, prompts) else ()):
             if len(given) != counts[i]:
                 raise ValueError(f"{len(given)} images of prompt {i}, which names {counts[i]}")
-        bos = self.tokenizer.bos_token
-        if bos and all(prompt.startswith(bos) for prompt in prompts):  # a chat template wrote it
-            kwargs.setdefault("add_special_tokens", False)
-        spread = [prompt.replace(IMAGE, token * self.visual_rows) for prompt in prompts]
-        kwargs.setdefault("padding", len(prompts) > 1)
-        kwargs.setdefault("padding_side", "left")
-        data: dict[str, Any] = dict(self.tokenizer(spread, return_tensors=return_tensors, **kwargs))
-        data.pop("token_type_ids", None)
+        data = self.rows(prompts, return_tensors=return_tensors, **kwargs)
         if pictures:
             seen = self.image_processor(images=pictures, return_tensors=return_tensors)
             data["pixel_values"] = seen["pixel_values"]
         features = BatchFeature(data)
         features["image_counts"] = counts
         return features
+
+    def rows(self, prompts: Sequence[str], **kwargs: Any) -> dict[str, Any]:
+        """`input_ids` and `attention_mask` [B,T] of prompts, no picture looked at.
+
+        Each `<image>` becomes its rows; several prompts are padded on the left. `kwargs` go to the
+        tokenizer.
+        """
+        bos, token = self.tokenizer.bos_token, image_token(self.tokenizer)
+        if bos and all(prompt.startswith(bos) for prompt in prompts):  # a chat template wrote it
+            kwargs.setdefault("add_special_tokens", False)
+        spread = [prompt.replace(IMAGE, token * self.visual_rows) for prompt in prompts]
+        kwargs.setdefault("padding", len(prompts) > 1)
+        kwargs.setdefault("padding_side", "left")
+        data = dict(self.tokenizer(spread, **kwargs))
+        data.pop("token_type_ids", None)
+        return data
 
     @property
     def model_input_names(self) -> list[str]:
