@@ -100,7 +100,7 @@ class EramvProcessor(ProcessorLoading, ProcessorMixin):  # pyright: ignore[repor
             return None
 
     @chat_template.setter
-    def chat_template(self, template: str | None) -> None:
+    def chat_template(self, template: str | None) -> None:  # type: ignore[override]
         self._template = template
 
     @property
