@@ -25,6 +25,8 @@ STAND_INS = {
 STAND_IN = "eramv_lab.export.stand_ins"
 LAB_ONLY = frozenset({"check", "ops", "memory_ops", "row_ops", "decode_ops", "parameters"})
 """Methods of a component's config that check and price a recipe."""
+CONVERTS = frozenset({"from_llava"})
+"""Methods of the model that need the lab."""
 
 Key = tuple[str, str]
 """(module, name) of a definition."""
@@ -129,8 +131,9 @@ class Source:
 
     def _left_out(self, node: ast.AST) -> Iterator[Any]:
         """Methods and decorators that only the lab needs."""
-        if isinstance(node, ast.ClassDef) and _is_config(node):
-            yield from (n for n in node.body if getattr(n, "name", None) in LAB_ONLY)
+        if isinstance(node, ast.ClassDef):
+            names = LAB_ONLY if _is_config(node) else CONVERTS
+            yield from (n for n in node.body if getattr(n, "name", None) in names)
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             yield from (d for d in node.decorator_list if self._registers_another(d))
 
