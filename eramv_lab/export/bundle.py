@@ -21,7 +21,10 @@ AUTO = "auto_eramv"
 BUILT = ("vision", "anchors", "connector", "fine", "fusion", "bridge", "sharing", "language")
 """Slots whose components have a module (or an index) to build."""
 THERE = frozenset(
-    "torch transformers numpy safetensors tokenizers huggingface_hub packaging peft".split()
+    {
+        *("torch", "transformers", "numpy", "safetensors", "tokenizers", "huggingface_hub"),
+        *("packaging", "peft"),
+    }
 )
 """Libraries that come with transformers, peft and torch."""
 ORDER = (
