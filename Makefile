@@ -21,7 +21,8 @@ TESTS := $(BIN)/python -m pytest -n 2 --dist worksteal
 LMMS  := .venv-lmms
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fit sweep test test-all test-lmms lint format data base ui bench lock clean
+.PHONY: help setup fit sweep test test-all test-lmms lint format data base release ui bench lock \
+	clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -60,6 +61,11 @@ data: setup  ## the made world's shards (`make fit` makes them too where they ar
 
 base: setup  ## the base that every arm starts from (`make fit` trains it too where it is missing)
 	$(LAB) base $(RECIPE) $(ARGS)
+
+release: setup  ## the released base, data/eramv-tiny, anew (five minutes on one core, and its base)
+	$(LAB) fit experiments/eramv_tiny.yaml
+	rm -rf data/eramv-tiny
+	$(LAB) export eramv_tiny data/eramv-tiny
 
 ui: setup  ## the server that shows all runs, on this machine only
 	$(LAB) ui $(ARGS)

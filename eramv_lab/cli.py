@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from eramv_lab import __version__, cli_talk
+from eramv_lab import __version__, cli_models, cli_talk
 from eramv_lab.cli_args import ArmNames, AsJson, Overrides, RecipePath, Runs, load
 from eramv_lab.cli_data import data_app
 from eramv_lab.errors import LabError
@@ -25,6 +25,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(data_app, name="data")
+app.command()(cli_models.export)
 
 
 # --- verbs

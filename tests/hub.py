@@ -70,6 +70,15 @@ MISTRAL = (
 )
 """Mistral 7B's: no blank of its own before an answer."""
 
+LLAVA = (
+    "{% for m in messages %}{% if m['role'] != 'system' %}{{ m['role'].upper() + ': ' }}{% endif %}"
+    "{% for c in m['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>\n' }}"
+    "{% endfor %}{% for c in m['content'] | selectattr('type', 'equalto', 'text') %}"
+    "{{ c['text'] + ' ' }}{% endfor %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+)
+"""LLaVA-1.5's, which takes contents in parts."""
+
 
 # --- towers
 
@@ -145,6 +154,57 @@ TOWERS = {"clip": make_clip, "siglip": make_siglip, "dinov2": make_dinov2}
 LANGUAGES = {
     "llama": make_llama, "mistral": make_mistral, "qwen2": make_qwen2, "qwen3": make_qwen3
 }  # fmt: skip
+
+
+# --- LLaVA
+
+
+def make_llava(
+    folder: Path,
+    family: str = "llama",
+    tower: str = "clip_vision_model",
+    *,
+    words: dict[str, Any] | None = None,
+    shard: str = "40KB",
+    dtype: torch.dtype = torch.float32,
+    template: str | None = LLAVA,
+    **config: Any,
+) -> Path:
+    """A LLaVA in shards with its processor; every weight is away from its start."""
+    from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
+    from transformers.models.clip import CLIPImageProcessorPil
+
+    tokenizer = qwen_tokenizer(None) if "qwen" in family else llama_tokenizer(None)
+    tokenizer.add_tokens(["<image>"], special_tokens=True)
+    tokenizer.pad_token = tokenizer.eos_token
+    text = WORDS | _ends(tokenizer.bos_token_id, tokenizer.eos_token_id) | (words or {})
+    strategy = "default" if tower == "clip_vision_model" else "full"
+    config = {"vision_feature_select_strategy": strategy, "image_seq_length": 16} | config
+    plain = LlavaConfig(
+        vision_config=AutoConfig.for_model(tower, **TOWER | {"num_hidden_layers": 3}),
+        text_config=AutoConfig.for_model(family, **text),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        **config,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model: Any = LlavaForConditionalGeneration(plain)
+        for parameter in model.parameters():
+            parameter.data += 0.1 * torch.randn_like(parameter)
+    model.to(dtype).save_pretrained(folder, max_shard_size=shard)
+    pixels: Any = {"size": {"shortest_edge": SIDE}, "crop_size": {"height": SIDE, "width": SIDE}}
+    LlavaProcessor(
+        CLIPImageProcessorPil(**pixels),
+        tokenizer,
+        patch_size=PATCH,
+        vision_feature_select_strategy=config["vision_feature_select_strategy"],
+        num_additional_image_tokens=int(tower == "clip_vision_model"),
+        chat_template=template,
+    ).save_pretrained(folder)
+    return folder
+
+
+# --- tokenizers
 
 
 def qwen_tokenizer(template: str | None = CHATML, *, pad: bool = True) -> Any:

@@ -23,7 +23,7 @@ LONGEST = 320  # lines of a package file
 UNLOCKED = {"torch", "ray", "bitsandbytes", "lmms-eval"}  # chosen at set-up; left to who wants it
 
 LAYERS = (
-    ("__init__", "errors", "registry", "shapes"),
+    ("__init__", "hook", "errors", "registry", "shapes"),
     ("recipe",),
     ("slots",),
     ("model",),
@@ -40,6 +40,8 @@ RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
 
 TRAINING = {"lightning", "pytorch_lightning", "mlflow", "optuna"}
 NEVER = {  # libraries that a part imports nowhere, not even inside a function
+    "__init__": {"torch", "transformers"} | TRAINING,
+    "hook": {"torch", "transformers"} | TRAINING,
     "errors": {"torch", "transformers"} | TRAINING,
     "registry": {"torch", "transformers"} | TRAINING,
     "shapes": {"torch", "transformers"} | TRAINING,

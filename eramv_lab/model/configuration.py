@@ -10,7 +10,9 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
+from eramv_lab import __version__
 from eramv_lab.errors import UserError
+from eramv_lab.model.guard import FORMAT, check_versions
 from eramv_lab.recipe.model_spec import ModelSpec, parse_model
 from eramv_lab.slots.hub import shape_of
 
@@ -24,6 +26,8 @@ class EramvConfig(PreTrainedConfig):
         image_token_id: id that stands for one visual row in `input_ids`.
         init_seed: seed of the random weights; each component draws from its own stream.
         text_config: the language model's config; follows from `slots` where it is not given.
+        eramv_format: number of the folder's format; a newer one than is known here is refused.
+        eramv_lab: the version that wrote it.
     """
 
     model_type = "eramv"
@@ -36,8 +40,12 @@ class EramvConfig(PreTrainedConfig):
     init_seed: int = 0
     text_config: dict | PreTrainedConfig | None = None
     tie_word_embeddings: bool = False
+    eramv_format: Any = None
+    eramv_lab: Any = None
 
     def __post_init__(self, **kwargs: Any) -> None:
+        check_versions(self.eramv_format, self.eramv_lab)
+        self.eramv_format, self.eramv_lab = FORMAT, __version__  # of what is written from here on
         text = self.text_config
         if text is None and self.slots:
             text = dict(self.spec.language.hf())

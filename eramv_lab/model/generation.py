@@ -27,6 +27,9 @@ class EramvGeneration(_Mixin):
 
     def generate(self, inputs: Tensor | None = None, **kwargs: Any) -> Any:  # type: ignore[override]
         """As in transformers; image inputs are those of `forward`."""
+        counts = kwargs.get("image_counts")
+        if counts and isinstance(counts[0], list | tuple):  # a pipeline's batch is a list of inputs
+            kwargs["image_counts"] = tuple(count for one in counts for count in one)
         ids = kwargs.get("input_ids") if inputs is None else inputs
         seen = _seen(kwargs.get("past_key_values"))
         if seen and isinstance(ids, Tensor):

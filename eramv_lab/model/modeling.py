@@ -20,13 +20,16 @@ from eramv_lab.model.configuration import EramvConfig
 from eramv_lab.model.decoder import Maps, run_layers
 from eramv_lab.model.generation import EramvGeneration
 from eramv_lab.model.head import answer
-from eramv_lab.model.parts import build_part, seeded
+from eramv_lab.model.loading import EramvLoading
+from eramv_lab.model.parts import build_band, build_part, seeded
 from eramv_lab.model.sight import look, remember
-from eramv_lab.model.step import Band, swap_in
+from eramv_lab.model.step import swap_in
 from eramv_lab.slots.contracts import Need, Patches
 
 
-class EramvForConditionalGeneration(EramvGeneration, PreTrainedModel, GenerationMixin):  # pyright: ignore[reportIncompatibleMethodOverride]
+class EramvForConditionalGeneration(  # pyright: ignore[reportIncompatibleMethodOverride]
+    EramvGeneration, EramvLoading, PreTrainedModel, GenerationMixin
+):
     """A vision tower, a connector and a language model, with whatever the slots put between them.
 
     The language model is the transformers `AutoModel` itself (names, weights, config untouched);
@@ -68,14 +71,7 @@ class EramvForConditionalGeneration(EramvGeneration, PreTrainedModel, Generation
         if share:
             self.shared_bridge = build_part("bridge", spec.bridge, dims, seed, "bridge")
         for i in spec.band:
-            bridge = None if share else spec.bridge
-            self.language_model.layers[i].band = Band(
-                spec.fusion,
-                build_part("sharing", spec.sharing, dims, seed, f"sharing.{i}"),
-                build_part("bridge", bridge, dims, seed, f"bridge.{i}"),
-                build_part("fusion", spec.fusion, dims, seed, f"fusion.{i}"),
-                shared_query=spec.sharing.shared_query,
-            )
+            self.language_model.layers[i].band = build_band(spec, seed, i)
             for module in self.language_model.layers[i].band.modules():
                 module._is_hf_initialized = True  # or the language model's rule would start it over
         self.post_init()
@@ -85,6 +81,21 @@ class EramvForConditionalGeneration(EramvGeneration, PreTrainedModel, Generation
         self._no_split_modules = [*(self._no_split_modules or []), *names]
         self.reset_band_from_language()
 
+    @classmethod
+    def from_llava(
+        cls, source: Any, *, seed: int = 0, **slots: Any
+    ) -> EramvForConditionalGeneration:
+        """A model on the weights of a LLaVA checkpoint: a folder, hub id or transformers' model.
+
+        `slots` are those of a recipe (`anchors={"type": "cls_topk", "count": 64}`,
+        `band="middle"`, `bridge="mlp"`); without any it is that LLaVA. New parts, drawn from
+        `seed`, start so that the model begins as the checkpoint's anchors-only model; a band that
+        is open from the first step is warned of. Raises UserError.
+        """
+        from eramv_lab.model.convert import from_llava
+
+        return from_llava(source, seed=seed, **slots)
+
     def _init_weights(self, module: nn.Module) -> None:
         """Components start themselves (zeros stay zeros); the language model by its own rule."""
 
@@ -93,8 +104,7 @@ class EramvForConditionalGeneration(EramvGeneration, PreTrainedModel, Generation
         """Start the band's own weights from the layers they stand in, as their sharing says."""
         for i in self.spec.band:
             layer = self.language_model.layers[i]
-            if next(layer.parameters()).device.type != "meta":
-                layer.band.sharing.reset_from(layer)
+            layer.band.sharing.reset_from(layer)  # on meta too: a norm's epsilon is no weight
 
     def get_input_embeddings(self) -> nn.Module:
         """The language model's embedding."""

@@ -1,4 +1,4 @@
-"""One component of a model, built from a random stream of its own."""
+"""The components of a model, each built from a random stream of its own."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from eramv_lab.model.step import Band
+from eramv_lab.recipe.model_spec import ModelSpec
 from eramv_lab.registry import SLOTS
 from eramv_lab.shapes import Dims
 
@@ -28,3 +30,15 @@ def build_part(slot: str, config: Any, dims: Dims, seed: int, path: str) -> Any:
         return None
     with seeded(seed, path):
         return SLOTS[slot].of(config).factory(config, dims)
+
+
+def build_band(spec: ModelSpec, seed: int, layer: int) -> Band:
+    """What decoder layer `layer` of the band has of its own; a bridge unless all share one."""
+    dims, own = spec.dims(), spec.bridge is not None and spec.bridge.share == "layer"
+    return Band(
+        spec.fusion,
+        build_part("sharing", spec.sharing, dims, seed, f"sharing.{layer}"),
+        build_part("bridge", spec.bridge if own else None, dims, seed, f"bridge.{layer}"),
+        build_part("fusion", spec.fusion, dims, seed, f"fusion.{layer}"),
+        shared_query=spec.sharing.shared_query,
+    )

@@ -8,15 +8,18 @@ from typing import Any
 from transformers import BatchFeature, ProcessorMixin
 
 from eramv_lab.errors import UserError
+from eramv_lab.model.image_processing import EramvImageProcessor
+from eramv_lab.model.loading import ProcessorLoading
 from eramv_lab.recipe.model_spec import ModelSpec
 from eramv_lab.recipe.parse import parse_component, to_plain
 from eramv_lab.registry import PROMPT
 from eramv_lab.slots.language.tokens import IMAGE, as_text, image_token, special_texts
-from eramv_lab.slots.prompts.chat import chat_frames
+from eramv_lab.slots.prompts.chat import asks, chat_frames
 from eramv_lab.slots.prompts.pieces import Kind, Piece, Turn
+from eramv_lab.slots.prompts.template import as_template
 
 
-class EramvProcessor(ProcessorMixin):
+class EramvProcessor(ProcessorLoading, ProcessorMixin):  # pyright: ignore[reportIncompatibleMethodOverride]
     """An image processor, a tokenizer, and where the image stands in a prompt.
 
     Args:
@@ -24,6 +27,7 @@ class EramvProcessor(ProcessorMixin):
         tokenizer: of the language model; it gets the token `<image>` where it has none for images.
         visual_rows: placeholders that an image becomes (`model.visual_rows`).
         prompt: the prompt slot, plain (`{"type": "question_first", ...}`).
+        chat_template: in place of the tokenizer's own, for `template: chat`.
     """
 
     def __init__(
@@ -42,6 +46,7 @@ class EramvProcessor(ProcessorMixin):
         if problems:
             raise UserError(problems)
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
+        tokenizer.padding_side = "left"  # answers begin where prompts end
 
     @classmethod
     def for_spec(cls, spec: ModelSpec, image_processor: Any, tokenizer: Any) -> EramvProcessor:
@@ -55,6 +60,48 @@ class EramvProcessor(ProcessorMixin):
             visual_rows=max(spec.dims().visual, 1),
             prompt=to_plain(spec.prompt, PROMPT),
         )
+
+    @classmethod
+    def _get_arguments_from_pretrained(  # type: ignore[override]
+        cls, pretrained_model_name_or_path: Any, processor_dict: Any = None, **kwargs: Any
+    ) -> list[Any]:
+        """Image processor and tokenizer; ours by itself, as AutoImageProcessor asks for pillow."""
+        settings = (processor_dict or {}).get("image_processor") or {}
+        if settings.get("image_processor_type") != EramvImageProcessor.__name__:
+            return super()._get_arguments_from_pretrained(
+                pretrained_model_name_or_path, processor_dict, **kwargs
+            )
+        words = cls._load_tokenizer_from_pretrained(
+            "tokenizer", pretrained_model_name_or_path, **kwargs
+        )
+        return [EramvImageProcessor(**settings), words]
+
+    def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> Any:
+        """As in transformers, whose base class of image processors is not there without pillow."""
+        if isinstance(argument, EramvImageProcessor):
+            return EramvImageProcessor
+        return super().check_argument_for_proper_class(argument_name, argument)
+
+    @property
+    def chat_template(self) -> str | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The prompt slot as a chat template: `apply_chat_template` gives what `write` gives.
+
+        One that was given is kept where it asks about an image in these very words (LLaVA's own).
+        None for a chat whose tokenizer has no template, or one whose frames cannot be told.
+        """
+        special, eos = special_texts(self.tokenizer), self.tokenizer.eos_token
+        try:
+            if self._template and asks(self.tokenizer, self._template, "what?") == self.write(
+                "what?"
+            ):
+                return self._template
+            return as_template(self._prompt, self._chat, special, eos)
+        except UserError:
+            return None
+
+    @chat_template.setter
+    def chat_template(self, template: str | None) -> None:  # type: ignore[override]
+        self._template = template
 
     @property
     def image_token_id(self) -> int:
@@ -95,7 +142,7 @@ class EramvProcessor(ProcessorMixin):
         return piece.text
 
     def _chat(self, turns: int) -> Any:
-        return chat_frames(self.tokenizer, turns, self.chat_template)
+        return chat_frames(self.tokenizer, turns, self._template)
 
     def __call__(  # type: ignore[override]
         self,
@@ -117,6 +164,9 @@ class EramvProcessor(ProcessorMixin):
         """
         if text is None:
             raise ValueError("EramvProcessor needs text")
+        for other in ("videos", "audio"):  # `apply_chat_template` names them all
+            if kwargs.pop(other, None) is not None:
+                raise ValueError(f"EramvProcessor reads no {other}")
         prompts = [text] if isinstance(text, str) else list(text)
         pictures = _flat(images)
         token = image_token(self.tokenizer)

@@ -29,7 +29,7 @@ def config_of(path: str | None, config: Mapping[str, Any], section: str) -> Mapp
         message = "give either path (a folder or hub id) or config (plain sizes)"
         raise UserError(Problem(message=message, key=slot))
     try:
-        plain = _read(place_of(path)) if path else config
+        plain = read_config(place_of(path)) if path else config
     except UserError as error:
         raise UserError(replace(p, key=f"{slot}.path") for p in error.problems) from None
     part = plain.get(section) or plain
@@ -56,7 +56,8 @@ def shape_of(plain: Mapping[str, Any]) -> Any:
 
 
 @cache
-def _read(path: str) -> Mapping[str, Any]:
+def read_config(path: str) -> Mapping[str, Any]:
+    """The config.json of a folder or hub id. Raises UserError where there is none."""
     file = Path(path) / "config.json"
     if not file.is_file():
         file = _download(path)

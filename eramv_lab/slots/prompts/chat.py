@@ -41,8 +41,8 @@ def chat_frames(tokenizer: Any, turns: int, template: Any = None) -> tuple[Frame
             "chat_template; write prompt.template: vicuna or plain"
         )
     marks = [mark for k in range(turns) for mark in (_sentinel("q", k), _sentinel("a", k))]
-    asked = _split(_render(tokenizer, marks[:-1], template, asking=True), marks[:-1])
-    whole = _split(_render(tokenizer, marks, template, asking=False), marks)
+    asked = _around(tokenizer, marks[:-1], template, asking=True)
+    whole = _around(tokenizer, marks, template, asking=False)
     before, last = asked[-1], whole[-2]
     # what the template writes before an answer and not in a prompt has to be learnt
     extra = last[len(before) :] if last.startswith(before) else ""
@@ -73,9 +73,30 @@ def _sentinel(who: str, turn: int) -> str:
     return f"x{who}{turn}x7f3a"
 
 
-def _render(tokenizer: Any, marks: Sequence[str], template: Any, *, asking: bool) -> str:
+def asks(tokenizer: Any, template: str, question: str) -> str | None:
+    """What a template makes of one image and a question; None where it takes no images."""
+    parts = [{"type": "image"}, {"type": "text", "text": question}]
+    try:
+        return _render(tokenizer, [parts], template, asking=True)
+    except UserError:
+        return None
+
+
+def _around(tokenizer: Any, marks: Sequence[str], template: Any, *, asking: bool) -> list[str]:
+    """The text around the contents, which a template takes as text or, like LLaVA's, in parts."""
+    try:
+        return _split(_render(tokenizer, marks, template, asking=asking), marks)
+    except UserError as error:
+        parts = [[{"type": "text", "text": mark}] for mark in marks]
+        try:
+            return _split(_render(tokenizer, parts, template, asking=asking), marks)
+        except UserError:
+            raise error from None
+
+
+def _render(tokenizer: Any, contents: Sequence[Any], template: Any, *, asking: bool) -> str:
     roles = ("user", "assistant")
-    messages = [{"role": roles[i % 2], "content": mark} for i, mark in enumerate(marks)]
+    messages = [{"role": roles[i % 2], "content": content} for i, content in enumerate(contents)]
     try:
         return tokenizer.apply_chat_template(
             messages,

@@ -60,13 +60,21 @@ class PromptConfig:
         `asking`: the prompt alone, up to where the last answer begins. `chat` gives the frames of
         the tokenizer's own template, for `template: chat`.
         """
-        frames = chat(len(turns)) if self.template == "chat" else self._frames(len(turns), images)
+        frames = self.frames(len(turns), images, chat)
         if self.template == "caption" and images:
             turns = [("", answer) for _, answer in turns]
         first = self._first(turns[0][0].strip(), images)
         return assemble(turns, frames, first, asking=asking)
 
-    def _frames(self, turns: int, images: int) -> list[Frame]:
+    @property
+    def joiner(self) -> str:
+        """Between the images and the question."""
+        return " " if self.template == "plain" else "\n"
+
+    def frames(self, turns: int, images: int, chat: Frames) -> Sequence[Frame]:
+        """The template's words around each of so many turns; `chat` gives the tokenizer's own."""
+        if self.template == "chat":
+            return chat(turns)
         if self.template == "caption":
             return [Frame(between="" if images else "\n", lead="", end="\n")] * turns
         if self.template == "vicuna":
@@ -81,8 +89,7 @@ class PromptConfig:
         for number in range(images):
             shown += [Piece(Kind.FRAME, " ")] * bool(number) + [Piece(Kind.IMAGE)]
         asked = [Piece(Kind.QUESTION, question)] if question else []
-        joiner = [Piece(Kind.FRAME, " " if self.template == "plain" else "\n")]
-        joiner *= bool(shown and asked)
+        joiner = [Piece(Kind.FRAME, self.joiner)] * bool(shown and asked)
         return shown + joiner + asked if self.image_first else asked + joiner + shown
 
 

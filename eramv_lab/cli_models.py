@@ -1,0 +1,96 @@
+"""The verb of finished models: `export`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from eramv_lab.cli_args import Runs
+from eramv_lab.errors import Problem, UserError
+from eramv_lab.recipe import complete
+
+
+def export(
+    places: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[RUN] OUT",
+            help="A fit's folder or its study, and the folder to write, a new one.",
+            autocompletion=complete.studies,
+        ),
+    ],
+    arm: Annotated[str | None, typer.Option(help="Of a study or a recipe: this arm.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of a study: this seed.")] = None,
+    standalone: Annotated[
+        bool, typer.Option("--standalone", help="... with the code that runs it without us.")
+    ] = False,
+    from_llava: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Build on this LLaVA (a folder or hub id), no RUN."),
+    ] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(help="What --from-llava builds.", autocompletion=complete.recipe_paths),
+    ] = None,
+    to_llava: Annotated[
+        bool, typer.Option("--to-llava", help="Write what LLaVA can be in its own format.")
+    ] = False,
+    push: Annotated[
+        str | None, typer.Option(metavar="REPO", help="Send it to this repository of the hub.")
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="... that only you see.")] = False,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Write a finished fit as a folder that transformers loads, with its card and hashes."""
+    ways = {"--from-llava": from_llava, "--to-llava": to_llava, "--standalone": standalone}
+    _check(ways, recipe, push, private)
+    names = ["OUT"] if from_llava else ["RUN", "OUT"]
+    if len(places) != len(names):
+        message = f"expected {' and '.join(names)}, found {' '.join(places)}"
+        raise UserError(Problem(message=message, key="export"))
+    name, out = places[0], Path(places[-1])
+    from eramv_lab.export import push as hub
+
+    if push is not None:
+        hub.check_repo(push)
+    if from_llava and recipe:
+        from eramv_lab.model.convert import arm_section, convert_llava
+
+        told = convert_llava(from_llava, out, arm_section(recipe, arm), seed=seed or 0)
+        print(*told, sep="\n", end="\n" * bool(told), file=sys.stderr)
+    elif to_llava:
+        from eramv_lab.export.release import model_folder
+        from eramv_lab.model.convert import to_llava as write_llava
+
+        write_llava(model_folder(name, runs, arm, seed), out)
+    else:
+        from eramv_lab.export.release import export_run, find_run, is_model
+
+        if standalone and is_model(name):
+            from eramv_lab.export.standalone import write_standalone
+
+            write_standalone(Path(name), out)
+        else:
+            export_run(find_run(name, runs, arm, seed), out, standalone=standalone)
+    print(out)
+    if push is not None:
+        print(hub.push(out, push, private=private))
+
+
+def _check(
+    ways: Mapping[str, object], recipe: Path | None, push: str | None, private: bool
+) -> None:
+    """Raise UserError for options that need or exclude one another."""
+    given, built = [way for way, asked in ways.items() if asked], bool(ways["--from-llava"])
+    wrong = (
+        (" and ".join(given), len(given) > 1, "give one of them"),
+        ("--from-llava", built and recipe is None, "needs --recipe"),
+        ("--recipe", recipe is not None and not built, "goes with --from-llava"),
+        ("--private", private and push is None, "goes with --push"),
+    )
+    if problems := [Problem(message=text, key=key) for key, found, text in wrong if found]:
+        raise UserError(problems)
