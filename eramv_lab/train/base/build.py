@@ -26,6 +26,10 @@ from eramv_lab.train.base.recipe import BaseRecipe, parse_base
 from eramv_lab.train.base.start import start
 from eramv_lab.train.base.tower import Tick, patch_accuracy, train_tower
 
+THREADS = 1
+"""Of the CPU: a sum over several threads has other last bits, and so every arm that starts here
+would have. Two are no faster."""
+
 
 def build_base(
     recipe: Mapping[str, Any],
@@ -38,7 +42,7 @@ def build_base(
     Args:
         recipe: the plain sections of a recipe of kind `base` (`experiments/pretrain.yaml`).
         seed: seeds every weight, scene and draw; the same seed gives the same base on the same
-            machine with the same number of threads.
+            kind of processor.
         folder: where `vision.safetensors`, `connector.safetensors`, `language.safetensors` and
             `base.json` will lie. What it holds is replaced once the base is done.
         progress: show a bar; or what to call with (step, steps, text) instead.
@@ -54,7 +58,7 @@ def build_base(
     begun = time.perf_counter()
     steps = parsed.tower.steps + sum(phase.steps for phase in parsed.phases)
     unfinished = folder.with_name(f".{folder.name}.{os.getpid()}")
-    with torch.random.fork_rng(devices=[]), _bar(steps, progress) as tick:
+    with torch.random.fork_rng(devices=[]), _threads(THREADS), _bar(steps, progress) as tick:
         torch.manual_seed(seed)
         parts, facts = _train(parsed, seed, tick)
     facts = {
@@ -62,7 +66,7 @@ def build_base(
         "recipe": dict(recipe),
         "seed": seed,
         "seconds": round(time.perf_counter() - begun, 1),
-        "threads": torch.get_num_threads(),
+        "threads": THREADS,
         **facts,
         "versions": {
             "torch": torch.__version__,
@@ -99,6 +103,16 @@ def _train(
         "accuracy": all_token_accuracy(model, held_out, world),
     }
     return {"vision": tower, "connector": model.connector, "language": model.language}, facts
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager
