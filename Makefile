@@ -21,8 +21,7 @@ TESTS := $(BIN)/python -m pytest -n 2 --dist worksteal
 LMMS  := .venv-lmms
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fit sweep test test-all test-lmms lint format data base release ui bench lock \
-	clean
+.PHONY: help setup fit sweep test test-all test-lmms lint format data base release ui bench lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))

@@ -91,16 +91,15 @@ class EramvProcessor(ProcessorLoading, ProcessorMixin):  # pyright: ignore[repor
         """
         special, eos = special_texts(self.tokenizer), self.tokenizer.eos_token
         try:
-            if self._template and asks(self.tokenizer, self._template, "what?") == self.write(
-                "what?"
-            ):
-                return self._template
+            own, question = self._template, "what?"
+            if own and asks(self.tokenizer, own, question) == self.write(question):
+                return own
             return as_template(self._prompt, self._chat, special, eos)
         except UserError:
             return None
 
     @chat_template.setter
-    def chat_template(self, template: str | None) -> None:  # type: ignore[override]
+    def chat_template(self, template: str | None) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
         self._template = template
 
     @property

@@ -177,9 +177,10 @@ def test_a_recipes_arm_says_the_slots(tmp_path: Path):
     (told,) = convert_llava(source, tmp_path / "open", arm_section(recipe, "open"))
     assert "from the first step" in told
     assert convert_llava(source, tmp_path / "off", arm_section(recipe, "off")) == []
-    more = ["model.prompt.template=vicuna", "model.anchors.count=3"]
+    more = ["model.prompt.positions=one", "model.anchors.count=3"]
     section = arm_section(recipe, "off", more)
-    assert section["prompt"]["template"] == "vicuna" and section["anchors"]["count"] == 3
+    assert section["prompt"]["positions"] == "one" and section["anchors"]["count"] == 3
+    assert "template" not in section["prompt"]
 
 
 def test_a_recipe_of_several_arms_needs_one_named(tmp_path: Path):
