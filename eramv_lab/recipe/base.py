@@ -60,7 +60,7 @@ def read_base(path: Path, overrides: tuple[str, ...] = ()) -> Base:
     own = {key: value for key, value in data.items() if key not in ABOUT}
     module, _, name = PARSE.partition(":")
     try:
-        parsed = plain(getattr(importlib.import_module(module), name)(own))
+        parsed = plain(getattr(importlib.import_module(module), name)(own), known=True)
     except UserError as error:
         raise UserError(located(document, p) for p in error.problems) from None
     for section, keys in UNUSED.items():
