@@ -23,6 +23,7 @@ from eramv_lab.data.reader import ShardDataset
 from eramv_lab.data.shards import Asked
 from eramv_lab.data.words import words_of
 from eramv_lab.errors import LabError, Problem, UserError
+from eramv_lab.recipe.fits import check_sizes
 from eramv_lab.recipe.model_spec import ModelSpec, parse_model
 from eramv_lab.recipe.parse import parse_config
 from eramv_lab.recipe.schema import (

@@ -10,7 +10,7 @@ from typing import Any
 
 from eramv_lab.errors import InfeasibleError, LabError, Problem, UserError
 from eramv_lab.recipe.base import Base, base_path, digest, mismatches, read_base
-from eramv_lab.recipe.fits import check_fit
+from eramv_lab.recipe.fits import check_fit, steps_of
 from eramv_lab.recipe.load import Document, interpolated
 from eramv_lab.recipe.match import MATCH, NoMatch, Place, Solver, matches, put, unlike_inputs
 from eramv_lab.recipe.model_spec import ModelSpec, parse_model
@@ -27,7 +27,6 @@ from eramv_lab.recipe.schema import (
     TrainConfig,
     TrainerConfig,
     parse_section,
-    steps_of,
 )
 
 TOP = ("question", "plugins", "model", *SECTIONS, "seeds", "seed", "expect", "matched", "extends")
