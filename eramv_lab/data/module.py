@@ -30,7 +30,6 @@ from eramv_lab.recipe.schema import (
     DataConfig,
     EvaluateConfig,
     TrainConfig,
-    check_sizes,
     parse_data,
 )
 

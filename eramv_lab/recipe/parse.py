@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from functools import cache
 from types import NoneType
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -33,7 +33,10 @@ def hints_of(config: type[Any]) -> dict[str, Any]:
 
 @cache
 def _adapter(config: type[Any], name: str) -> TypeAdapter[Any]:
-    return TypeAdapter(get_type_hints(config, include_extras=True)[name])
+    hint = get_type_hints(config, include_extras=True)[name]
+    kinds = get_args(hint)
+    words = tuple(kind for kind in kinds if not dataclasses.is_dataclass(kind))
+    return TypeAdapter(hint if len(words) == len(kinds) else Union[words])  # noqa: UP007
 
 
 def parse_config(
@@ -57,8 +60,8 @@ def parse_config(
             problems.append(choice(f"unknown key {name!r}", name, fields, where))
             continue
         hint = hints_of(config)[name]
-        if dataclasses.is_dataclass(hint):
-            good[name] = parse_config(hint, {} if value is None else value, where, problems)  # type: ignore[arg-type]
+        if (inner := _filled(hint, value)) is not None:
+            good[name] = parse_config(inner, {} if value is None else value, where, problems)
         elif value == "none" and NoneType in get_args(hint):
             good[name] = None
         else:
@@ -73,6 +76,14 @@ def parse_config(
     return config(**good) if len(problems) == before else None
 
 
+def _filled(hint: Any, value: object) -> type[Any] | None:
+    """The dataclass that `value` is to fill: the type itself, or one of a union's for keys."""
+    if dataclasses.is_dataclass(hint):
+        return hint  # type: ignore[return-value]
+    kinds = get_args(hint) if isinstance(value, Mapping) else ()
+    return next((kind for kind in kinds if dataclasses.is_dataclass(kind)), None)
+
+
 def _value(config: type[Any], name: str, value: Any, where: str, problems: list[Problem]) -> Any:
     try:
         return _adapter(config, name).validate_json(json.dumps(value), strict=True)
@@ -85,15 +96,24 @@ def _value(config: type[Any], name: str, value: Any, where: str, problems: list[
 
 def _value_problem(hint: Any, value: Any, where: str, errors: list[Any]) -> Problem:
     """One problem for a value, however many branches of a union refused it."""
-    choices = tuple(str(c) for part in (hint, *get_args(hint)) for c in literals(part))
+    parts = (hint, *get_args(hint))
+    choices = tuple(str(c) for part in parts for c in literals(part))
+    choices += tuple(shape(part) for part in parts if dataclasses.is_dataclass(part))
     texts = [e["msg"].removeprefix("Input ").removeprefix("Value error, ") for e in errors]
-    deeper = [str(p) for p in errors[0]["loc"] if isinstance(p, int)] if len(errors) == 1 else []
+    deeper = [p for p in errors[0]["loc"] if isinstance(p, int)] if len(errors) == 1 else []
+    for place in deeper:
+        value = value[place]
     return Problem(
         message=f"{' or '.join(dict.fromkeys(texts))}, found {value!r}",
-        key=".".join([where, *deeper]),
+        key=".".join([where, *map(str, deeper)]),
         allowed=choices,
         nearest=nearest(str(value), choices),
     )
+
+
+def shape(config: Any) -> str:
+    """The keys of a dataclass as a recipe writes them: `{lora: ...}`."""
+    return "{" + ", ".join(f"{f.name}: ..." for f in dataclasses.fields(config)) + "}"
 
 
 def literals(hint: Any) -> tuple[Any, ...]:
@@ -144,13 +164,9 @@ def plain(value: Any, *, known: bool = False) -> Any:
     `known`: what a hash may know of it, without the fields that came `LATER` and were left alone.
     """
     if dataclasses.is_dataclass(value):
-        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-        if known:
-            fields = {f.name: fields[f.name] for f in dataclasses.fields(value) if _counts(f, value)}
-        return {
-            name: "none" if held is None else plain(held, known=known)
-            for name, held in fields.items()
-        }
+        fields = [f for f in dataclasses.fields(value) if not known or _counts(f, value)]
+        held = {f.name: getattr(value, f.name) for f in fields}
+        return {n: "none" if v is None else plain(v, known=known) for n, v in held.items()}
     if isinstance(value, tuple | list):
         return [plain(v, known=known) for v in value]
     if isinstance(value, Mapping):
