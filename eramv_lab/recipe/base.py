@@ -45,9 +45,9 @@ def digest(value: Any) -> str:
 
 
 def base_path(written: str, mark: Mark) -> Path:
-    """The file that `base.recipe` means: beside the file that says so, else from here."""
+    """What `base.recipe` or `base.model` means: beside the file that says so, else from here."""
     beside = Path(mark.file).parent / written
-    return beside if mark.line is not None and beside.is_file() else Path(written)
+    return beside if mark.line is not None and beside.exists() else Path(written)
 
 
 def read_base(path: Path, overrides: tuple[str, ...] = ()) -> Base:

@@ -35,9 +35,11 @@ def check_fit(
     if not tokenizer and spec.prompt.template in ("vicuna", "chat"):
         message = f"{spec.prompt.template} needs {needed}"
         yield Problem(message=message, key="model.prompt.template")
-    if not tokenizer and data.type != "world":
-        message = f"{data.type} is text of any kind and needs {needed}"
-        yield Problem(message=message, key="data.type")
+    sources = {"data": data} | {f"evaluate.also.{n}": d for n, d in evaluate.also.items()}
+    for key, source in sources.items():
+        if not tokenizer and source.type != "world":
+            message = f"{source.type} is text of any kind and needs {needed}"
+            yield Problem(message=message, key=f"{key}.type")
     if data.square == "processor" and not getattr(spec.vision, "path", None):
         message = "processor is that of a tower with a path (model.vision.path)"
         yield Problem(message=message, key="data.square", allowed=("pad", "crop"))
@@ -48,6 +50,8 @@ def check_sizes(
 ) -> Iterator[Problem]:
     """Problems: more asked for than the data has, or a split that it lacks."""
     yield from lacking(data, evaluate.split, "evaluate.split")
+    for name, other in evaluate.also.items():
+        yield from _check_also(name, other, data, evaluate)
     sizes = data.source.sizes()
     wanted = (
         ("train.images", train.images, "train", "images"),
@@ -59,6 +63,21 @@ def check_sizes(
         if number > there:
             message = f"{number} is more than data.{data.type}'s {there} {what}"
             yield Problem(message=message, key=key)
+
+
+def _check_also(
+    name: str, other: DataConfig, data: DataConfig, evaluate: EvaluateConfig
+) -> Iterator[Problem]:
+    """Problems of a further held-out set: its name, its split, its size."""
+    key = f"evaluate.also.{name}"
+    if name in ("low", "high", *data.source.types()):
+        message = f"there is a column accuracy_{name} already; call the set otherwise"
+        yield Problem(message=message, key=key)
+    yield from lacking(other, evaluate.split, key)
+    there = other.source.sizes().get(evaluate.split)
+    if evaluate.images is not None and there is not None and evaluate.images > there:
+        message = f"evaluate.images {evaluate.images} is more than its {there} images"
+        yield Problem(message=message, key=key)
 
 
 def lacking(data: DataConfig, split: str, key: str | None = None) -> Iterator[Problem]:
