@@ -28,7 +28,7 @@ from eramv_lab.train.judged import Judged, Pruned, judge_of
 from eramv_lab.train.module import LitArm
 from eramv_lab.train.plan import PRUNED, drop_checkpoints
 from eramv_lab.train.resume import Resume, left, load_weights
-from eramv_lab.train.row import answer, priced, row_of
+from eramv_lab.train.row import answer_all, priced, row_of
 from eramv_lab.train.stop import Stopped, StopSignal
 from eramv_lab.train.tracked import Tracked
 from eramv_lab.train.trainer import make_trainer
@@ -113,11 +113,14 @@ def _fit(
 
     lit.to(trainer.strategy.root_device)
     with trainer.precision_plugin.forward_context():
-        scored = answer(lit, data, progress)
+        scored, also = answer_all(lit, data, progress)
     write_jsonl(folder / "predictions.jsonl", scored.rows())
+    for name, one in also.items():
+        write_jsonl(folder / f"predictions_{name}.jsonl", one.rows())
     progress.tell(phase="measure", done=0.98)
     with trainer.precision_plugin.forward_context():
         row, cost, timed = row_of(lit, data, scored, arm, ranks.world())
+    row |= {f"accuracy_{name}": one.rate()["accuracy"] for name, one in also.items()}
     before = (state or {}).get("seconds", 0.0) + _seconds(plan.get("trained"))
     row["seconds"] = round(time.perf_counter() - began + before, 2)
     result = {
@@ -127,6 +130,8 @@ def _fit(
         "recipe": arm,
         "row": row,
         "per_type": scored.per_type(),
+        "also": {name: one.told() for name, one in also.items()},
+        "start": plan.get("start") or {},
         "cost": cost.to_json(),
         "measured": timed,
         "data": data.told(),

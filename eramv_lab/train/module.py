@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from eramv_lab.recipe.schema import TrainConfig
 from eramv_lab.train.optim import build_optimizer, schedule
 from eramv_lab.train.roles import counts, role_of, set_trainable, table
 from eramv_lab.train.shard import shard
-from eramv_lab.train.start import load_arm, load_base
+from eramv_lab.train.start import load_start
 
 
 class LitArm(LightningModule):
@@ -51,10 +50,7 @@ class LitArm(LightningModule):
         self.model: Any = build_model(
             spec, seed=seed, image_token_id=words.image, stops=words.stops
         )
-        if start and "arm" in start:
-            load_arm(self.model, Path(start["arm"]))
-        elif start:
-            load_base(self.model, Path(start["base"]))
+        load_start(self.model, start or {})
         self.roles = arm["train"]["roles"]
         set_trainable(self.model, self.roles)
         self.counts = counts(self.model)
