@@ -86,6 +86,12 @@ def adapted(roles: object) -> dict[str, Lora]:
     return found
 
 
+def bits_of(roles: object) -> int | None:
+    """Bits of the frozen matrices of the language model, where they are not kept whole."""
+    lora = adapted(roles).get("language")
+    return lora.bits if lora else None
+
+
 def layers_of(lora: Lora, role: str, spec: ModelSpec) -> tuple[int, ...]:
     """The layers that have differences, ascending."""
     dims = spec.dims()

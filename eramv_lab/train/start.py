@@ -54,9 +54,9 @@ def is_base(folder: Path) -> bool:
     return (folder / "base.json").is_file()
 
 
-def load_start(model: nn.Module, start: Mapping[str, str]) -> None:
-    """Fill the model from what a plan says it starts from: a `base`, an `arm`, a `model`."""
-    if "base" in start:
+def load_start(model: nn.Module, start: Mapping[str, str] | None) -> None:
+    """Fill the model from what a plan's `start` names: the folder of a `base`, `arm`, `model`."""
+    if start and "base" in start:
         load_base(model, Path(start["base"]))
     elif start:
         load_arm(model, Path(start.get("arm") or start["model"]))
