@@ -157,7 +157,8 @@ class EvaluateConfig:
     """Longest answer, the end mark included."""
     also: Mapping[str, Any] = field(default_factory=dict[str, Any], metadata=LATER)
     """Further held-out sets by name, scored after the fit by the same rules: `{old: {world: {}}}`,
-    each with `type` and settings as below `data:`. Each gives a column `accuracy_<name>`."""
+    each with `type` and settings as below `data:`, or none. Each gives a column
+    `accuracy_<name>`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,12 +259,13 @@ def parse_evaluate(section: Mapping[str, Any], problems: list[Problem]) -> Evalu
     rest = {key: value for key, value in section.items() if key != "also"}
     parsed = parse_config(EvaluateConfig, rest, "evaluate", problems)
     sets, before = section.get("also"), len(problems)
-    if sets is not None and not isinstance(sets, Mapping):
+    sets = {} if sets in (None, "none") else sets
+    if not isinstance(sets, Mapping):
         message = f"expected sets by name, such as {{old: {{world: {{}}}}}}, found {sets!r}"
         problems.append(Problem(message=message, key="evaluate.also"))
-    also: dict[str, DataConfig | None] = {}
-    for name, one in (sets if isinstance(sets, Mapping) else {}).items():
-        also[name] = _further(name, {} if one is None else one, problems)
+        sets = {}
+    wanted = {name: one or {} for name, one in sets.items() if one != "none"}
+    also = {name: _further(name, one, problems) for name, one in wanted.items()}
     return parsed and replace(parsed, also=also) if len(problems) == before else None
 
 
