@@ -31,6 +31,7 @@ def bench(*groups: str) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
+@pytest.mark.slow
 def test_bench_tells_every_ratio():
     groups = bench(*ROWS)
     assert {name: len(rows) for name, rows in groups.items()} == ROWS

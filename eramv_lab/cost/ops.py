@@ -148,11 +148,10 @@ class _Walk:
     def tower(self) -> None:
         """The tower; where CLS looks is asked for beside it, and chooses without a gradient."""
         ops = self.spec.vision.ops(False)
-        asked: list[bool] = []  # of queries, keys and values; then of the inner feed-forward
+        heads, asked = False, list[bool]()  # of queries, keys and values; then of the inner rows
         for op in ops:
             if op.kind == "attention":
-                states = asked if op.layer is not None else [self.vision]
-                heads = self.attention(op, *(states * 3)[:3])
+                heads = self.attention(op, *((asked or [self.vision]) * 3)[:3])
                 asked = []
             elif not op.weights:
                 self.vision = self.linear(op, self.vision)
@@ -251,8 +250,7 @@ class _Walk:
         return self.in_turn([op for op in ops[:read] if op.flow == "memory"], heads) or heads
 
     def in_turn(self, ops: Sequence[Op], needed: bool) -> bool:
-        """Add the layer's own map, and beside it those of the band, each on the last one's result;
-        whether their sum asks for a gradient."""
+        """Add the layer's own map and, beside it, the band's one on the other; for their sum."""
         asked, inner = False, needed
         for op in ops:
             if op.weights:

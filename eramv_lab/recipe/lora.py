@@ -37,7 +37,8 @@ class Lora:
     lr: Positive | None = None
     """Peak learning rate of the differences, by AdamW; none: `train.lr`."""
     bits: Literal[4] | None = None
-    """4: the matrices beside which they stand are kept in 4 bits while they learn (QLoRA)."""
+    """4: the decoder's matrices are kept in 4 bits while the differences learn (QLoRA; needs
+    bitsandbytes and a CUDA device). What is saved and scored has whole matrices again."""
 
 
 @dataclass(frozen=True, kw_only=True)

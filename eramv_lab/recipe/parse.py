@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable, Mapping
-from functools import cache
+from functools import cache, reduce
+from operator import or_
 from types import NoneType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -36,7 +37,7 @@ def _adapter(config: type[Any], name: str) -> TypeAdapter[Any]:
     hint = get_type_hints(config, include_extras=True)[name]
     kinds = get_args(hint)
     words = tuple(kind for kind in kinds if not dataclasses.is_dataclass(kind))
-    return TypeAdapter(hint if len(words) == len(kinds) else Union[words])  # noqa: UP007
+    return TypeAdapter(hint if len(words) == len(kinds) else reduce(or_, words))
 
 
 def parse_config(
@@ -78,10 +79,8 @@ def parse_config(
 
 def _filled(hint: Any, value: object) -> type[Any] | None:
     """The dataclass that `value` is to fill: the type itself, or one of a union's for keys."""
-    if dataclasses.is_dataclass(hint):
-        return hint  # type: ignore[return-value]
-    kinds = get_args(hint) if isinstance(value, Mapping) else ()
-    return next((kind for kind in kinds if dataclasses.is_dataclass(kind)), None)
+    kinds = (hint, *(get_args(hint) if isinstance(value, Mapping) else ()))
+    return next((k for k in kinds if isinstance(k, type) and dataclasses.is_dataclass(k)), None)
 
 
 def _value(config: type[Any], name: str, value: Any, where: str, problems: list[Problem]) -> Any:

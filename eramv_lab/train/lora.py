@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -70,8 +69,9 @@ def add_differences(model: nn.Module, roles: object, spec: ModelSpec, seed: int)
     with seeded(seed, "lora"):
         inject_adapter_in_model(LoraConfig(**settings_of(roles, spec)), model, NAME)
     del model.peft_config  # it is for peft's own wrapper; saving is not its business here
+    shape_alone = next(model.parameters()).device.type == "meta"
     for name, module in model.named_modules():
-        if isinstance(module, LoraLayer) and next(module.parameters()).device.type != "meta":
+        if isinstance(module, LoraLayer) and not shape_alone:
             with seeded(seed, f"lora.{name}"):
                 module.reset_lora_parameters(NAME, init_lora_weights=True)
     found = {name for name, _ in model.named_parameters() if is_difference(name)}
@@ -91,18 +91,12 @@ def merge(model: nn.Module) -> None:
         setattr(model.get_submodule(above), last, module.get_base_layer())
 
 
-def summary(names: Iterable[str]) -> list[str]:
-    """Names of parameters in few lines: those that differ in numbers alone stand together."""
-    found: dict[str, list[set[str]]] = {}
-    for name in names:
-        parts = re.split(r"(?<=\.)(\d+)(?=\.)", name)
-        numbers = found.setdefault("{}".join(parts[::2]), [set() for _ in parts[1::2]])
-        for seen, number in zip(numbers, parts[1::2], strict=True):
-            seen.add(number)
-    return [
-        pattern.format(*(",".join(sorted(seen, key=int)) for seen in numbers))
-        for pattern, numbers in found.items()
-    ]
+def summary(roles: object, spec: ModelSpec) -> list[str]:
+    """The matrices that have a difference, one line for all layers of a kind."""
+    found: dict[str, list[str]] = {}
+    for (role, layer, _), one in differences(roles, spec).items():
+        found.setdefault(f"{PARTS[role]}.{one.matrix.path}", []).append(str(layer))
+    return [f"lora beside {path.format(','.join(layers))}" for path, layers in found.items()]
 
 
 def require_bits(roles: object) -> None:
@@ -112,7 +106,7 @@ def require_bits(roles: object) -> None:
     key = "train.roles.language.lora.bits"
     missing = []
     if importlib.util.find_spec("bitsandbytes") is None:
-        missing.append("bitsandbytes (pip install bitsandbytes)")
+        missing.append("bitsandbytes (the extra qlora)")
     if not torch.cuda.is_available():
         missing.append("a CUDA device")
     if missing:

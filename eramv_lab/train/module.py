@@ -24,7 +24,7 @@ from eramv_lab.recipe.schema import TrainConfig
 from eramv_lab.train.lora import add_differences, quantise, require_bits, summary
 from eramv_lab.train.optim import build_optimizer, schedule
 from eramv_lab.train.resume import load_weights
-from eramv_lab.train.roles import counts, is_difference, role_of, set_trainable, table
+from eramv_lab.train.roles import counts, role_of, set_trainable, table
 from eramv_lab.train.shard import shard
 from eramv_lab.train.start import load_start
 
@@ -138,8 +138,7 @@ class LitArm(LightningModule):
 
     def on_fit_start(self) -> None:
         """Say what learns."""
-        beside = [n for n, _ in self.model.named_parameters() if is_difference(n)]
-        rank_zero_info("\n".join([table(self.counts), *summary(beside)]))
+        rank_zero_info("\n".join([table(self.counts), *summary(self.roles, self.spec)]))
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Each batch has a random stream of its own, wherever training began and on any device."""

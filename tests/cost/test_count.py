@@ -119,7 +119,13 @@ def test_the_lowest_part_that_learns_decides(name, roles):
     check_training(spec, meta_model(spec), 20, roles)
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in SCALE.glob("*.yaml")))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(path.stem, marks=pytest.mark.slow if "13b" in path.stem else ())
+        for path in sorted(SCALE.glob("*.yaml"))
+    ],
+)
 def test_recipes_at_scale(name):
     check_inference(scale(name), 64)
 

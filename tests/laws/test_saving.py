@@ -63,7 +63,7 @@ def save_adapted(model: Any, batch: dict[str, Any], folder: Path) -> torch.Tenso
             weight = adapted.get_parameter(name)
             weight.copy_(0.3 * torch.randn(weight.shape, generator=generator))
         logits = adapted.eval()(**batch).logits
-    adapted.save_pretrained(folder)
+    adapted.save_pretrained(str(folder))
     return logits
 
 

@@ -135,6 +135,7 @@ def test_two_of_the_same_name_at_once(tmp_path: Path, tiny_data: Path) -> None:
         assert "another process is running the study in" in said
 
 
+@pytest.mark.slow
 def test_data_that_cannot_be_made(tmp_path: Path, tiny_data: Path) -> None:
     (tmp_path / "data").write_text("a file")
     file = tiny.write(tmp_path, tmp_path / "data")

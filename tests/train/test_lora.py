@@ -62,9 +62,10 @@ def test_exactly_what_was_asked_for_learns_and_is_told():
     assert differences_of(model) == beside
     whole = {n for n, _ in model.named_parameters() if role_of(n) in ("connector", "bridge")}
     assert learning == beside | whole and any(".band.bridge." in name for name in whole)
-    assert sorted(summary(sorted(beside)))[0] == (
-        "language_model.layers.2,3.mlp.up_proj.lora_A.default.weight"
-    )
+    assert summary(BAND, tiny()) == [
+        "lora beside language_model.layers.2,3.self_attn.k_proj",
+        "lora beside language_model.layers.2,3.mlp.up_proj",
+    ]
     total, trained = counts(model)["language"]
     assert total == tiny().language.parameters()
     assert trained == 2 * 2 * (2 * 96 + 96 + 256)
@@ -75,12 +76,13 @@ def test_the_tower_s_matrices_by_the_names_of_its_family():
     assert {n.split(".lora_")[0] for n in differences_of(made(own))} == {
         "vision_tower.layers.0.qkv", "vision_tower.layers.0.down"
     }  # fmt: skip
-    both = {"vision": {"lora": {"rank": 3, "targets": ["o"], "alpha": 3}},
-            "language": {"lora": {"rank": 2, "layers": "outside"}}}  # fmt: skip
+    both = {"vision": {"lora": {"rank": 3, "targets": ["o"], "alpha": 3, "dropout": 0.2}},
+            "language": {"lora": {"rank": 2, "layers": "outside", "dropout": 0.2}}}  # fmt: skip
     model = made(both)
     tower, language = model.vision_tower.layers[0].out, model.language_model.layers[0].self_attn
     assert (tower.r["default"], tower.scaling["default"]) == (3, 1)
     assert (language.q_proj.r["default"], language.q_proj.scaling["default"]) == (2, 8)
+    assert language.q_proj.lora_dropout["default"].p == 0.2
     assert not hasattr(model.language_model.layers[2].self_attn.q_proj, "lora_A")
 
 

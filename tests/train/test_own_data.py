@@ -169,9 +169,8 @@ def spoil(shards: Path, count: int) -> list[str]:
     return keys
 
 
-@pytest.mark.parametrize(
-    "cache", ["8.0", pytest.param("0", marks=pytest.mark.slow)], ids=["features", "pixels"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("cache", ["8.0", "0"], ids=["features", "pixels"])
 def test_samples_that_break_later_are_left_out_named_and_limited(folder, tmp_path, cache):
     subprocess.run(["cp", "-r", folder / "photos.shards", tmp_path / "photos.shards"], check=True)
     keys = spoil(tmp_path / "photos.shards", 2)

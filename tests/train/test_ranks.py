@@ -158,14 +158,8 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    ("strategy", "gib"),
-    [
-        ("ddp", "0"),
-        pytest.param("ddp", "8", marks=pytest.mark.slow),
-        pytest.param("fsdp2", "8", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("strategy", "gib"), [("ddp", "0"), ("ddp", "8"), ("fsdp2", "8")])
 def test_text_alone_and_words_of_any_number_count_as_in_one_process(mixed, strategy, gib):
     losses = []
     for devices, images in ((1, 4), (2, 2)):
@@ -212,7 +206,8 @@ def killed(run_dir: str, plan: dict[str, object]) -> None:
     fit_one(run_dir, plan)
 
 
-@pytest.mark.parametrize("strategy", [pytest.param("ddp", marks=pytest.mark.slow), "fsdp2"])
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
 def test_a_lost_process_ends_the_fit_which_goes_on_from_its_checkpoint(
     fitted, folder, strategy, tmp_path
 ):

@@ -153,7 +153,10 @@ def same(one: Path, other: Path) -> None:
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-@pytest.mark.parametrize(("workers", "accumulate"), [(0, 1), (2, 1), (0, 2)])
+@pytest.mark.parametrize(
+    ("workers", "accumulate"),
+    [(2, 1), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((0, 1), (0, 2)))],
+)
 def test_killed_at_random_steps_it_ends_the_same(folder, whole, moment, workers, accumulate):
     fit = planned(folder, f"killed-{moment}-{workers}-{accumulate}", workers, accumulate)
     clear(fit)
