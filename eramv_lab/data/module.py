@@ -28,7 +28,6 @@ from eramv_lab.recipe.fits import check_sizes
 from eramv_lab.recipe.model_spec import ModelSpec, parse_model
 from eramv_lab.recipe.parse import parse_config
 from eramv_lab.recipe.schema import (
-    SOURCES,
     DataConfig,
     EvaluateConfig,
     TrainConfig,
@@ -66,8 +65,7 @@ class LabData(LightningDataModule):
         self.sets: dict[str | None, DataConfig] = {None: self.data}
         """The data of the fit, and those of further held-out sets by name."""
         for name, one in self.evaluate.also.items():
-            places = {key: getattr(one, key) for key in ("type", *SOURCES)}
-            self.sets[name] = replace(self.data, **places)
+            self.sets[name] = replace(self.data, type=one.type, **{one.type: one.source})
         self.seed, self.tower, self.shown = seed, tower, shown
         self.words = words_of(self.spec)
         self.collator = Collator(
@@ -141,9 +139,9 @@ class LabData(LightningDataModule):
         if self.train.roles.vision != "frozen" or self.streams:
             return False
         if self._cache is None:
-            read: list[tuple[str, str | None]] = [(s, None) for s in local_splits(self.data)]
-            read += [(self.evaluate.split, name) for name in self.evaluate.also]
-            need = sum(size_of(self._shards(*place), self.spec.vision) for place in read)
+            read = [self._shards(split) for split in local_splits(self.data)]
+            read += [self._shards(self.evaluate.split, name) for name in self.evaluate.also]
+            need = sum(size_of(shards, self.spec.vision) for shards in read)
             self._cache = need <= self.data.cache_gib * 2**30
         return self._cache
 

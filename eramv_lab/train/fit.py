@@ -43,9 +43,9 @@ def fit_one(run_dir: Path | str, plan: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         plan: `study`, `arm`, `seed`, `hash`, `recipe` (the resolved arm), `start` (folder of a
-            `base`, an `arm` or a `model`), and `track`, a file that names the study's MLflow run, if any;
-            of a trial also `judge`, who may end it early (`train.judged`); `trained`, the folder
-            of a fit with the same training, whose weights are then scored and not trained again.
+            `base`, an `arm` or a `model`), and `track`, a file that names the study's MLflow run,
+            if any; of a trial also `judge`, who may end it early (`train.judged`); `trained`, the
+            folder of a fit with the same training, whose weights are scored and not trained again.
 
     Where the folder holds a checkpoint, the fit goes on from the newest one that is whole. One of
     several processes of a fit calls this too; only the first one writes, the others return {}.

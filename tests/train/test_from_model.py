@@ -24,7 +24,8 @@ model:
   band: {start: 2, length: 2}
   bridge: low_rank
 base: {recipe: none, model: released}
-data: {folder: data, world: {train: 12, test: 6, val: 4, questions: 4, shapes: [star, thing, cross, square]}}
+data: {folder: data, world: {train: 12, test: 6, val: 4, questions: 4}}
+data.world.shapes: [star, thing, cross, square]
 train: {steps: 2, images: 3, questions: 4, validate_every: 0, validate_images: 4}
 evaluate: {batch: 2, also: {old: {world: {train: 1, test: 5, val: 1, questions: 4}}}}
 trainer: {accelerator: cpu}
@@ -118,5 +119,5 @@ def test_weights_in_several_files_and_broken_ones(folder: Path, tmp_path: Path) 
     load_arm(model, tmp_path)
     assert all(torch.equal(model.state_dict()[name], whole[name]) for name in names)
     (tmp_path / "model.safetensors").write_bytes(b"no tensors")
-    with pytest.raises(LabError, match="model.safetensors cannot be read as safetensors"):
+    with pytest.raises(LabError, match=r"model\.safetensors cannot be read as safetensors"):
         load_arm(model, tmp_path)
