@@ -30,8 +30,8 @@ def role_of(name: str) -> Role:
     """The role of the parameter called `name` in the composed model.
 
     A band layer's own projections, norms and gates are `band`, what it does to the fine features
-    first is `bridge`; all else of the decoder, embedding and head is `language`. Names of low-rank
-    differences and those that peft's wrapper gives are known too. Raises ValueError for a name of no known part.
+    first is `bridge`; all else of the decoder, embedding and head is `language`. Names that
+    peft gives are known too. Raises ValueError for a name of no known part.
     """
     parts = name.removeprefix("base_model.").removeprefix("model.").split(".")
     if "bridge" in parts or "shared_bridge" in parts:
