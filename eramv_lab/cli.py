@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from eramv_lab import __version__
+from eramv_lab import __version__, cli_talk
 from eramv_lab.cli_args import ArmNames, AsJson, Overrides, RecipePath, Runs, load
 from eramv_lab.cli_data import data_app
 from eramv_lab.errors import LabError
@@ -207,6 +207,10 @@ def ui(
     from eramv_lab.track.ui import serve
 
     raise typer.Exit(serve(runs, port))
+
+
+app.command()(cli_talk.generate)
+app.command()(cli_talk.chat)
 
 
 # --- the program

@@ -105,7 +105,7 @@ def test_completion(here):
     assert complete("fit", "two.yaml", "--arm", "") == ["a", "b"]
     assert "model.band.start=" in complete("fit", "small.yaml", "model.b")
     assert "cls_topk" in complete("describe", "cls") and "bridge" in complete("list", "br")
-    assert {"compare", "cost", "check"} >= set(complete("c")) != set()
+    assert {"chat", "compare", "cost", "check"} >= set(complete("c")) != set()
     for file in ("sweeps/wide.yaml", "runs/wide/search.json", "runs/other/study.json"):
         (here / file).parent.mkdir(parents=True, exist_ok=True)
         (here / file).touch()

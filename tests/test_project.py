@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "eramv_lab"
 OURS = {"eramv_lab", "tests", "conftest"}
 LONGEST = 320  # lines of a package file
-UNLOCKED = {"torch", "ray", "bitsandbytes"}  # chosen at set-up; left to who wants it
+UNLOCKED = {"torch", "ray", "bitsandbytes", "lmms-eval"}  # chosen at set-up; left to who wants it
 
 LAYERS = (
     ("__init__", "errors", "registry", "shapes"),
@@ -32,7 +32,8 @@ LAYERS = (
     ("report",),
     ("train",),
     ("analyse", "sweep"),
-    ("cli_args", "cli_data", "cli", "integrations"),
+    ("export", "talk", "integrations"),
+    ("cli_args", "cli_data", "cli_models", "cli_talk", "cli"),
     ("__main__",),
 )
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}

@@ -61,14 +61,27 @@ class EramvProcessor(ProcessorMixin):
         """Id of a visual row in `input_ids`."""
         return self.tokenizer.convert_tokens_to_ids(image_token(self.tokenizer))
 
-    def write(self, question: str, images: int = 1, history: Sequence[Turn] = ()) -> str:
+    def write(
+        self,
+        question: str,
+        images: int = 1,
+        history: Sequence[Turn] = (),
+        answer: str | None = None,
+    ) -> str:
         """The whole prompt of a question, up to where the answer begins.
 
         `history`: the turns before it, (question, answer) each; the images stand in the first
-        turn, `<image>` each. What looks like a special token in a question or answer is broken by
-        a blank. Raises UserError for a chat whose tokenizer has no template.
+        turn, `<image>` each. `answer`: written behind the prompt, as training writes it, without
+        what ends it. What looks like a special token in a question or answer is broken by a
+        blank. Raises UserError for a chat whose tokenizer has no template, ValueError for an
+        answer without words.
         """
-        pieces = self._prompt.pieces([*history, (question, "")], images, self._chat, asking=True)
+        if answer is not None and not answer.strip():
+            raise ValueError("an answer without words")
+        turns = [*history, (question, answer or "")]
+        pieces = self._prompt.pieces(turns, images, self._chat, asking=answer is None)
+        while answer and pieces[-1].kind is not Kind.ANSWER:
+            pieces.pop()
         special = special_texts(self.tokenizer)
         return "".join(self._text(piece, special) for piece in pieces)
 
@@ -114,20 +127,29 @@ class EramvProcessor(ProcessorMixin):
         for i, given in enumerate(images if _by_prompt(images, prompts) else ()):
             if len(given) != counts[i]:
                 raise ValueError(f"{len(given)} images of prompt {i}, which names {counts[i]}")
-        bos = self.tokenizer.bos_token
-        if bos and all(prompt.startswith(bos) for prompt in prompts):  # a chat template wrote it
-            kwargs.setdefault("add_special_tokens", False)
-        spread = [prompt.replace(IMAGE, token * self.visual_rows) for prompt in prompts]
-        kwargs.setdefault("padding", len(prompts) > 1)
-        kwargs.setdefault("padding_side", "left")
-        data: dict[str, Any] = dict(self.tokenizer(spread, return_tensors=return_tensors, **kwargs))
-        data.pop("token_type_ids", None)
+        data = self.rows(prompts, return_tensors=return_tensors, **kwargs)
         if pictures:
             seen = self.image_processor(images=pictures, return_tensors=return_tensors)
             data["pixel_values"] = seen["pixel_values"]
         features = BatchFeature(data)
         features["image_counts"] = counts
         return features
+
+    def rows(self, prompts: Sequence[str], **kwargs: Any) -> dict[str, Any]:
+        """`input_ids` and `attention_mask` [B,T] of prompts, no picture looked at.
+
+        Each `<image>` becomes its rows; several prompts are padded on the left. `kwargs` go to the
+        tokenizer.
+        """
+        bos, token = self.tokenizer.bos_token, image_token(self.tokenizer)
+        if bos and all(prompt.startswith(bos) for prompt in prompts):  # a chat template wrote it
+            kwargs.setdefault("add_special_tokens", False)
+        spread = [prompt.replace(IMAGE, token * self.visual_rows) for prompt in prompts]
+        kwargs.setdefault("padding", len(prompts) > 1)
+        kwargs.setdefault("padding_side", "left")
+        data = dict(self.tokenizer(spread, **kwargs))
+        data.pop("token_type_ids", None)
+        return data
 
     @property
     def model_input_names(self) -> list[str]:
