@@ -6,7 +6,8 @@ from pathlib import Path
 
 from eramv_lab.data.make import make_data
 from eramv_lab.errors import UserError
-from eramv_lab.recipe.schema import DataConfig, lacking
+from eramv_lab.recipe.fits import lacking
+from eramv_lab.recipe.schema import DataConfig
 
 
 def local_folder(data: DataConfig, split: str, *, shown: bool = True) -> Path:

@@ -22,6 +22,7 @@ from eramv_lab.data.world.config import WorldConfig
 from eramv_lab.data.world.questions import ask
 from eramv_lab.data.world.scene import make_scene, rng_of
 from eramv_lab.errors import LabError, Problem, UserError
+from eramv_lab.recipe.parse import plain
 
 SCENES_PER_SHARD = 400
 Job = tuple[str, int, int]
@@ -63,7 +64,7 @@ def folder_of(world: WorldConfig, root: Path | str = "data") -> Path:
 
 
 def _plain(world: WorldConfig) -> dict[str, Any]:
-    return json.loads(json.dumps(asdict(world)))
+    return plain(world, known=True)
 
 
 @functools.cache

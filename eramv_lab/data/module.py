@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,15 @@ from eramv_lab.data.reader import ShardDataset
 from eramv_lab.data.shards import Asked
 from eramv_lab.data.words import words_of
 from eramv_lab.errors import LabError, Problem, UserError
+from eramv_lab.recipe.fits import check_sizes
 from eramv_lab.recipe.model_spec import ModelSpec, parse_model
 from eramv_lab.recipe.parse import parse_config
 from eramv_lab.recipe.schema import (
     DataConfig,
     EvaluateConfig,
     TrainConfig,
-    check_sizes,
     parse_data,
+    parse_evaluate,
 )
 
 LOOKED_AT = 64
@@ -60,6 +62,10 @@ class LabData(LightningDataModule):
     ) -> None:
         super().__init__()
         self.spec, self.data, self.train, self.evaluate = _parse(arm)
+        self.sets: dict[str | None, DataConfig] = {None: self.data}
+        """The data of the fit, and those of further held-out sets by name."""
+        for name, one in self.evaluate.also.items():
+            self.sets[name] = replace(self.data, type=one.type, **{one.type: one.source})
         self.seed, self.tower, self.shown = seed, tower, shown
         self.words = words_of(self.spec)
         self.collator = Collator(
@@ -76,8 +82,8 @@ class LabData(LightningDataModule):
         self.seen = 0
         """Samples that were read, the broken ones not counted."""
         self._cache: bool | None = None
-        self._folders: dict[str, Path] = {}
-        self._examples: dict[str, Examples] = {}
+        self._folders: dict[tuple[str | None, str], Path] = {}
+        self._examples: dict[tuple[str | None, str], Examples] = {}
 
     @property
     def streams(self) -> bool:
@@ -92,18 +98,20 @@ class LabData(LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Open splits and their features, which the first process computes.
 
-        For a fit those that it reads, without a stage all of them.
+        For a fit those that it reads, without a stage all of them and the further held-out sets.
         """
         there = local_splits(self.data)
         read = {None: there, "fit": ("train", self.looked_at, self.evaluate.split)}
         for split in there:
             if split in read.get(stage, (self.evaluate.split,)):
                 self.examples(split)
+        for name in self.evaluate.also if stage is None else ():
+            self.examples(self.evaluate.split, name)
 
-    def examples(self, split: str) -> Examples:
-        """The split as this arm sees it, all stored questions included."""
-        if split not in self._examples:
-            shards, store = ShardDataset(self._folder(split), split), None
+    def examples(self, split: str, also: str | None = None) -> Examples:
+        """The split, of a further set if `also` names one, with all its stored questions."""
+        if (also, split) not in self._examples:
+            shards, store = self._shards(split, also), None
             if self.tower is not None and self._caches():
                 store = FeatureStore.open(
                     shards,
@@ -113,27 +121,27 @@ class LabData(LightningDataModule):
                     root=Path(self.data.folder),
                     shown=self.shown,
                 )
-            self._examples[split] = Examples(shards, self.pixels, store)
+            self._examples[also, split] = Examples(shards, self.pixels, store)
             if store is not None:
                 self.seen += len(shards)
-                self.note({error.key: error.reason for error in store.broken})
-        return self._examples[split]
+                self.note({error.key: error.reason for error in store.broken}, also)
+        return self._examples[also, split]
 
-    def _folder(self, split: str) -> Path:
-        place = split if self.streams else ""  # otherwise all splits lie in one folder
+    def _shards(self, split: str, also: str | None = None) -> ShardDataset:
+        data = self.sets[also]
+        place = also, split if data.type == "stream" else ""  # others: all splits in one folder
         if place not in self._folders:  # a made world is checked byte by byte: once is enough
-            self._folders[place] = local_folder(self.data, split, shown=self.shown)
-        return self._folders[place]
+            self._folders[place] = local_folder(data, split, shown=self.shown)
+        return ShardDataset(self._folders[place], split)
 
     def _caches(self) -> bool:
         """Whether features are kept: for all splits or for none, so that all see the same."""
         if self.train.roles.vision != "frozen" or self.streams:
             return False
         if self._cache is None:
-            need = sum(
-                size_of(ShardDataset(self._folder(split), split), self.spec.vision)
-                for split in local_splits(self.data)
-            )
+            read = [self._shards(split) for split in local_splits(self.data)]
+            read += [self._shards(self.evaluate.split, name) for name in self.evaluate.also]
+            need = sum(size_of(shards, self.spec.vision) for shards in read)
             self._cache = need <= self.data.cache_gib * 2**30
         return self._cache
 
@@ -160,12 +168,12 @@ class LabData(LightningDataModule):
         """Whether training reads features of the tower and not pixels."""
         return not self.streams and self.examples("train").store is not None
 
-    def note(self, broken: Mapping[str, str]) -> None:
-        """Remember samples that could not be read.
+    def note(self, broken: Mapping[str, str], also: str | None = None) -> None:
+        """Remember samples that could not be read; `also`: of the further set called so.
 
         Raises LabError where they are a larger share than `data.max_broken`.
         """
-        self.broken |= broken
+        self.broken |= {f"{also}/{k}" if also else k: why for k, why in broken.items()}
         sizes = self.data.source.sizes()
         all_of_them = sum(sizes.get(split, 0) for split in self.data.source.splits())
         total = max(self.seen, 1000)
@@ -183,12 +191,9 @@ class LabData(LightningDataModule):
         `skipped` and `broken` list each sample (`id`, `file`, `reason`; `key`, `reason`).
         """
         told: dict[str, Any] = {"type": self.data.type, "skipped": [], "broken": []}
-        manifests = {id(p.shards.manifest): p.shards for p in self._examples.values()}
-        seen: set[Path] = set()
-        for shards in manifests.values():
-            if shards.folder not in seen:
-                told["skipped"] += shards.manifest.skipped
-                seen.add(shards.folder)
+        opened = [part.shards for (also, _), part in self._examples.items() if also is None]
+        for shards in {shards.folder: shards for shards in opened}.values():
+            told["skipped"] += shards.manifest.skipped
         told["broken"] = [{"key": k, "reason": r} for k, r in sorted(self.broken.items())]
         if self.data.type == "shards":
             told["name"] = Path(self.data.source.path).name
@@ -286,7 +291,7 @@ def _parse(arm: Mapping[str, Any]) -> tuple[ModelSpec, DataConfig, TrainConfig, 
     spec = parse_model(arm["model"], problems)
     data = parse_data(arm.get("data", {}), problems)
     train = parse_config(TrainConfig, arm.get("train", {}), "train", problems)
-    evaluate = parse_config(EvaluateConfig, arm.get("evaluate", {}), "evaluate", problems)
+    evaluate = parse_evaluate(arm.get("evaluate", {}), problems)
     if data and train and evaluate:
         problems += check_sizes(data, train, evaluate)
     if problems or not (spec and data and train and evaluate):

@@ -90,6 +90,10 @@ class Evaluation:
         """`rate` of every question type, by name."""
         return {kind: self.rate(kind) for kind in sorted({p.type for p in self.predictions})}
 
+    def told(self) -> dict[str, Any]:
+        """What a result says of it: `rate`, `loss`, and `per_type`."""
+        return {**self.rate(), "loss": self.loss, "per_type": self.per_type()}
+
     def rows(self) -> Iterator[dict[str, Any]]:
         """The predictions as plain data."""
         return (asdict(p) for p in self.predictions)

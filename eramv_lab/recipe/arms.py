@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from eramv_lab.errors import InfeasibleError, LabError, Problem, UserError
-from eramv_lab.recipe.base import Base, base_path, digest, mismatches, read_base
-from eramv_lab.recipe.fits import check_fit
+from eramv_lab.errors import InfeasibleError, LabError, Problem
+from eramv_lab.recipe.base import Base, digest
+from eramv_lab.recipe.fits import check_fit, steps_of
 from eramv_lab.recipe.load import Document, interpolated
 from eramv_lab.recipe.match import MATCH, NoMatch, Place, Solver, matches, put, unlike_inputs
 from eramv_lab.recipe.model_spec import ModelSpec, parse_model
 from eramv_lab.recipe.nodes import Node, find
 from eramv_lab.recipe.parse import choice, plain
+from eramv_lab.recipe.released import Released
 from eramv_lab.recipe.schema import (
     NEUTRAL,
     SECTIONS,
@@ -27,8 +27,9 @@ from eramv_lab.recipe.schema import (
     TrainConfig,
     TrainerConfig,
     parse_section,
-    steps_of,
+    source_plain,
 )
+from eramv_lab.recipe.starts import Found, started
 
 TOP = ("question", "plugins", "model", *SECTIONS, "seeds", "seed", "expect", "matched", "extends")
 """Keys at the top of a recipe, beside `arms`."""
@@ -54,20 +55,30 @@ class Arm:
     matched: dict[str, str] = field(default_factory=dict[str, str])
     """Keys whose number was solved for, with the arm whose FLOPs it matches."""
     base_recipe: Base | None = None
-    """The base that it starts from, unless another arm."""
+    """The base that it starts from, if it does."""
+    released: Released | None = None
+    """The released model that it starts from, if it does."""
     parent: Arm | None = None
-    """The arm whose finished weights it starts from."""
+    """The arm whose finished weights it starts from, if it does."""
 
     @cached_property
     def plain(self) -> dict[str, Any]:
         """The arm as a recipe writes it, every key given: reads back to the same arm."""
-        sections = {name: plain(getattr(self, name)) for name in SECTIONS}
-        for source in SOURCES.keys() - {self.data.type}:
-            del sections["data"][source]
+        sections = self._sections(known=False)
         more: dict[str, Any] = {"matched": dict(self.matched)} if self.matched else {}
         if self.seed is not None:
             more["seed"] = self.seed
         return {"model": self.spec.to_plain(), **sections, **more}
+
+    def _sections(self, *, known: bool) -> dict[str, Any]:
+        """The sections beside the model's, plain; `known`: as a hash knows them."""
+        sections = {name: plain(getattr(self, name), known=known) for name in SECTIONS}
+        for source in SOURCES.keys() - {self.data.type}:
+            del sections["data"][source]
+        if "also" in sections["evaluate"]:
+            also = self.evaluate.also.items()
+            sections["evaluate"]["also"] = {n: source_plain(s, known=known) for n, s in also}
+        return sections
 
     @cached_property
     def hash(self) -> str:
@@ -81,10 +92,11 @@ class Arm:
 
     def _digest(self, sections: tuple[str, ...]) -> str:
         kept: dict[str, Any] = {"model": self.plain["model"]}
+        told = self._sections(known=True)
         for section in sections:
             kept[section] = {
                 key: value
-                for key, value in self.plain[section].items()
+                for key, value in told[section].items()
                 if f"{section}.{key}" not in NEUTRAL
             }
         known = self.data.source.identity()
@@ -93,6 +105,8 @@ class Arm:
         start = self.base_recipe.hash if self.base_recipe else None
         seed = self.base.seed if self.base_recipe else None
         kept["base"] = {"base": start, "seed": seed, "arm": self.parent and self.parent.hash}
+        if self.released is not None:
+            kept["base"]["model"] = self.released.hash
         return digest(kept)
 
     def with_seed(self, seed: int) -> Arm:
@@ -108,7 +122,7 @@ class Resolver:
         self.solver = solver
         self.nodes = {name: document.arm(name) for name in document.arms}
         self.arms: dict[str, Arm | None] = {}
-        self.bases: dict[str, Base | UserError] = document.bases
+        self.starts: Found = document.starts
         self.open: list[str] = []
         self.by_arm: dict[str, list[Problem]] = {name: [] for name in self.nodes}
 
@@ -171,44 +185,7 @@ class Resolver:
         parts["train"] = replace(parts["train"], steps=steps)
         arm = Arm(name=name, spec=spec, matched=matched, **parts)
         problems += check_fit(arm.spec, arm.data, arm.train, arm.evaluate, arm.trainer)
-        return self._started(arm, problems)
-
-    def _started(self, arm: Arm, problems: list[Problem]) -> Arm | None:
-        """The arm with what it starts from: another arm, a base, or nothing."""
-        if arm.base.arm is not None:
-            parent = self._other(arm.base.arm, "base.arm", problems)
-            if parent is None:
-                return None
-            base = replace(arm.base, recipe=None)
-            arm, whose = replace(arm, base=base, parent=parent), f"arm {parent.name}"
-            theirs = parent.spec.to_plain()
-            parts = {slot: theirs[slot] for slot in ("vision", "language")}
-        elif arm.base.recipe is not None:
-            mark = find(self.nodes[arm.name], "base.recipe")
-            base = self._base(str(base_path(arm.base.recipe, mark)), problems)
-            if base is None:
-                return None
-            arm = replace(arm, base=replace(arm.base, recipe=base.path), base_recipe=base)
-            parts, whose = base.parts, f"the base {base.path}"
-        else:
-            return arm
-        problems += [
-            Problem(message=f"is {mine!r}, but {whose}, where this starts, has {its!r}", key=key)
-            for key, mine, its in mismatches(parts, arm.spec.to_plain())
-        ]
-        return arm
-
-    def _base(self, path: str, problems: list[Problem]) -> Base | None:
-        if path not in self.bases:
-            try:
-                self.bases[path] = read_base(Path(path))
-            except UserError as error:
-                self.bases[path] = error
-        found = self.bases[path]
-        if isinstance(found, Base):
-            return found
-        problems += [p if p.file else replace(p, key="base.recipe") for p in found.problems]
-        return None
+        return started(arm, self.nodes[name], self.starts, self._other, problems)
 
     def _other(self, name: str, key: str, problems: list[Problem]) -> Arm | None:
         """Another arm that this one refers to in `key`; None where it is not sound."""

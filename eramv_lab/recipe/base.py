@@ -45,9 +45,9 @@ def digest(value: Any) -> str:
 
 
 def base_path(written: str, mark: Mark) -> Path:
-    """The file that `base.recipe` means: beside the file that says so, else from here."""
+    """What `base.recipe` or `base.model` means: beside the file that says so, else from here."""
     beside = Path(mark.file).parent / written
-    return beside if mark.line is not None and beside.is_file() else Path(written)
+    return beside if mark.line is not None and beside.exists() else Path(written)
 
 
 def read_base(path: Path, overrides: tuple[str, ...] = ()) -> Base:
@@ -60,7 +60,7 @@ def read_base(path: Path, overrides: tuple[str, ...] = ()) -> Base:
     own = {key: value for key, value in data.items() if key not in ABOUT}
     module, _, name = PARSE.partition(":")
     try:
-        parsed = plain(getattr(importlib.import_module(module), name)(own))
+        parsed = plain(getattr(importlib.import_module(module), name)(own), known=True)
     except UserError as error:
         raise UserError(located(document, p) for p in error.problems) from None
     for section, keys in UNUSED.items():

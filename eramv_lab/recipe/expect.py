@@ -24,7 +24,8 @@ def parse_bound(bound: Any) -> tuple[str, float]:
 def check_expect(
     expect: Any, arms: Collection[str], types: Collection[str], problems: list[Problem]
 ) -> None:
-    """Problems of an `expect:` section; `types` are question types, which are metrics too."""
+    """Problems of an `expect:` section; `types`: question types and further sets' accuracies,
+    which are metrics too."""
     if not isinstance(expect, Mapping):
         problems.append(Problem(message=f"expected arms, found {expect!r}", key="expect"))
         return

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from eramv_lab.errors import Problem
 from eramv_lab.recipe.lora import check_lora
 from eramv_lab.recipe.model_spec import ModelSpec
-from eramv_lab.recipe.schema import (
-    DataConfig,
-    EvaluateConfig,
-    TrainConfig,
-    TrainerConfig,
-    check_sizes,
-)
+from eramv_lab.recipe.schema import DataConfig, EvaluateConfig, TrainConfig, TrainerConfig
+
+VAL = {
+    "shards": "import it again, with --val-share or --val",
+    "stream": "give data.stream.val, the addresses of its tars",
+}
+"""By data `type`, how to come by a split `val`."""
 
 
 def check_fit(
@@ -35,9 +35,66 @@ def check_fit(
     if not tokenizer and spec.prompt.template in ("vicuna", "chat"):
         message = f"{spec.prompt.template} needs {needed}"
         yield Problem(message=message, key="model.prompt.template")
-    if not tokenizer and data.type != "world":
-        message = f"{data.type} is text of any kind and needs {needed}"
-        yield Problem(message=message, key="data.type")
+    sources = {"data": data} | {f"evaluate.also.{n}": d for n, d in evaluate.also.items()}
+    for key, source in sources.items():
+        if not tokenizer and source.type != "world":
+            message = f"{source.type} is text of any kind and needs {needed}"
+            yield Problem(message=message, key=f"{key}.type")
     if data.square == "processor" and not getattr(spec.vision, "path", None):
         message = "processor is that of a tower with a path (model.vision.path)"
         yield Problem(message=message, key="data.square", allowed=("pad", "crop"))
+
+
+def check_sizes(
+    data: DataConfig, train: TrainConfig, evaluate: EvaluateConfig
+) -> Iterator[Problem]:
+    """Problems: more asked for than the data has, or a split that it lacks."""
+    yield from lacking(data, evaluate.split, "evaluate.split")
+    for name, other in evaluate.also.items():
+        yield from _check_also(name, other, data, evaluate)
+    sizes = data.source.sizes()
+    wanted = (
+        ("train.images", train.images, "train", "images"),
+        ("train.questions", train.questions, "questions", "questions an image"),
+        ("evaluate.images", evaluate.images or 0, evaluate.split, f"images of {evaluate.split}"),
+    )
+    for key, number, place, what in wanted:
+        there = sizes.get(place, number)
+        if number > there:
+            message = f"{number} is more than data.{data.type}'s {there} {what}"
+            yield Problem(message=message, key=key)
+
+
+def _check_also(
+    name: str, other: DataConfig, data: DataConfig, evaluate: EvaluateConfig
+) -> Iterator[Problem]:
+    """Problems of a further held-out set: its name, its split, its size."""
+    key = f"evaluate.also.{name}"
+    if name in ("low", "high", *data.source.types()):
+        message = f"there is a column accuracy_{name} already; call the set otherwise"
+        yield Problem(message=message, key=key)
+    yield from lacking(other, evaluate.split, key)
+    there = other.source.sizes().get(evaluate.split)
+    if evaluate.images is not None and there is not None and evaluate.images > there:
+        message = f"evaluate.images {evaluate.images} is more than its {there} images"
+        yield Problem(message=message, key=key)
+
+
+def lacking(data: DataConfig, split: str, key: str | None = None) -> Iterator[Problem]:
+    """The problem of a split that the data lacks, and what to do."""
+    if split not in data.source.splits():
+        mend = f": {VAL[data.type]}" if split == "val" and data.type in VAL else ""
+        message = f"data.{data.type} has no split {split!r}{mend}"
+        yield Problem(message=message, key=key)
+
+
+def steps_of(data: DataConfig, train: TrainConfig, trainer: TrainerConfig) -> int | Problem:
+    """Steps of the optimizer: those given, or those of so many epochs."""
+    if train.epochs is None:
+        return train.steps
+    images = data.source.sizes().get("train")
+    if images is None or trainer.devices == "auto":
+        what = "a stream" if images is None else "trainer.devices auto"
+        return Problem(message=f"unknown with {what}: give train.steps", key="train.epochs")
+    batches = images // (train.images * trainer.devices * trainer.nodes)
+    return max(1, round(train.epochs * batches / train.accumulate))

@@ -28,8 +28,8 @@ class Document:
     shared: Node
     arms: dict[str, Node] = field(default_factory=dict[str, Node])
     problems: list[Problem] = field(default_factory=list[Problem])
-    bases: dict[str, Any] = field(default_factory=dict[str, Any])
-    """The bases that its arms start from, by path, once they have been read."""
+    starts: dict[str, Any] = field(default_factory=dict[str, Any])
+    """The bases and models that its arms start from, by path, once they have been read."""
 
     def arm(self, name: str) -> Node:
         """The whole recipe of one arm."""

@@ -16,6 +16,8 @@ from eramv_lab.errors import Problem, nearest
 from eramv_lab.registry import Registry
 
 Config = TypeVar("Config")
+LATER: Mapping[str, Any] = {"later": True}
+"""Metadata of a field that came later: at its default no hash knows it, so that none moves."""
 
 
 def choice(message: str, word: object, names: Iterable[str], key: str | None = None) -> Problem:
@@ -155,13 +157,26 @@ def to_plain(config: Any, registry: Registry) -> Any:
     return {"type": registry.of(config).name, **plain(config)}
 
 
-def plain(value: Any) -> Any:
-    """A config (or what it holds) as YAML and JSON write it; an empty field is `none`."""
+def plain(value: Any, *, known: bool = False) -> Any:
+    """A config (or what it holds) as YAML and JSON write it; an empty field is `none`.
+
+    `known`: what a hash may know of it, without the fields that came `LATER` and were left alone.
+    """
     if dataclasses.is_dataclass(value):
-        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-        return {name: "none" if held is None else plain(held) for name, held in fields.items()}
+        fields = [f for f in dataclasses.fields(value) if not known or _counts(f, value)]
+        held = {f.name: getattr(value, f.name) for f in fields}
+        return {n: "none" if v is None else plain(v, known=known) for n, v in held.items()}
     if isinstance(value, tuple | list):
-        return [plain(v) for v in value]
+        return [plain(v, known=known) for v in value]
     if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
+        return {str(k): plain(v, known=known) for k, v in value.items()}
     return value
+
+
+def _counts(field: dataclasses.Field[Any], config: Any) -> bool:
+    """Whether a hash knows this field of a config."""
+    if not field.metadata.get("later"):
+        return True
+    made = field.default_factory
+    default = field.default if made is dataclasses.MISSING else made()
+    return getattr(config, field.name) != default

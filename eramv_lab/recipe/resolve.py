@@ -103,6 +103,7 @@ def resolve_document(
     expect = top.get("expect") or {}
     found = []
     types = {t for arm in arms.values() for t in arm.data.source.types()}
+    types |= {f"accuracy_{name}" for arm in arms.values() for name in arm.evaluate.also}
     check_expect(expect, document.arms, sorted(types), found)
     problems += [_placed(p, document.shared) for p in found]
     if problems:

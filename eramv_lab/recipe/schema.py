@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
@@ -11,7 +12,7 @@ from pydantic import Field
 
 from eramv_lab.errors import Problem
 from eramv_lab.recipe.lora import Adapted
-from eramv_lab.recipe.parse import choice, parse_config
+from eramv_lab.recipe.parse import LATER, choice, parse_config, plain
 
 Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
@@ -25,11 +26,8 @@ SOURCES = {
     "stream": "eramv_lab.data.sources:StreamConfig",
 }
 """Config class of each data `type`, by name: recipes do not import `data`."""
-VAL = {
-    "shards": "import it again, with --val-share or --val",
-    "stream": "give data.stream.val, the addresses of its tars",
-}
-"""By data `type`, how to come by a split `val`."""
+NAME = re.compile(r"[a-z][a-z0-9_]{0,29}")
+"""Of a further held-out set: it stands in the names of columns and files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +70,10 @@ class BaseRef:
     """Seed of the base."""
     arm: str | None = None
     """Start from this arm's finished weights of the same seed instead."""
+    model: str | None = None
+    """Start from a released model, in place of a recipe (write `recipe: none`): a folder, relative
+    to the file that says so, or a hub id. Its tower and language model are the arm's; bands and
+    bridges that it lacks keep their own start."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +155,10 @@ class EvaluateConfig:
     """Images that are answered together."""
     max_new_tokens: Count = 2
     """Longest answer, the end mark included."""
+    also: Mapping[str, Any] = field(default_factory=dict[str, Any], metadata=LATER)
+    """Further held-out sets by name, scored after the fit by the same rules: `{old: {world: {}}}`,
+    each with `type` and settings as below `data:`, or none. Each gives a column
+    `accuracy_<name>`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,21 +220,30 @@ def source_config(kind: str) -> type[Any]:
     return getattr(importlib.import_module(module), name)
 
 
-def parse_data(section: Mapping[str, Any], problems: list[Problem]) -> DataConfig | None:
-    """The `data:` section, the settings of its `type` included."""
+def source_plain(data: DataConfig, *, known: bool = False) -> dict[str, Any]:
+    """Where examples come from, plain: type and settings; `known`: as a hash knows them."""
+    identity = data.source.identity() if known else None
+    settings = plain(data.source, known=known) if identity is None else identity
+    return {"type": data.type, data.type: settings}
+
+
+def parse_data(
+    section: Mapping[str, Any], problems: list[Problem], key: str = "data"
+) -> DataConfig | None:
+    """The `data:` section, the settings of its `type` included; `key`: where it stands."""
     common = parse_config(
-        DataConfig, {k: v for k, v in section.items() if k not in SOURCES}, "data", problems
+        DataConfig, {k: v for k, v in section.items() if k not in SOURCES}, key, problems
     )
     kind = section.get("type", DataConfig.type)
     if not isinstance(kind, str) or kind not in SOURCES:
-        problems.append(choice(f"there is no data {kind!r}", str(kind), SOURCES, "data.type"))
+        problems.append(choice(f"there is no data {kind!r}", str(kind), SOURCES, f"{key}.type"))
         return None
     problems += [
-        Problem(message=f"the data is of type {kind!r}", key=f"data.{other}")
+        Problem(message=f"the data is of type {kind!r}", key=f"{key}.{other}")
         for other in SOURCES
         if other != kind and other in section
     ]
-    key = f"data.{kind}"
+    key = f"{key}.{kind}"
     settings = parse_config(source_config(kind), section.get(kind) or {}, key, problems)
     if settings is None:
         return None
@@ -239,47 +254,42 @@ def parse_data(section: Mapping[str, Any], problems: list[Problem]) -> DataConfi
     return replace(common, **{kind: settings})
 
 
+def parse_evaluate(section: Mapping[str, Any], problems: list[Problem]) -> EvaluateConfig | None:
+    """The `evaluate:` section, its further sets included, each as a `DataConfig`."""
+    rest = {key: value for key, value in section.items() if key != "also"}
+    parsed = parse_config(EvaluateConfig, rest, "evaluate", problems)
+    sets, before = section.get("also"), len(problems)
+    sets = {} if sets in (None, "none") else sets
+    if not isinstance(sets, Mapping):
+        message = f"expected sets by name, such as {{old: {{world: {{}}}}}}, found {sets!r}"
+        problems.append(Problem(message=message, key="evaluate.also"))
+        sets = {}
+    wanted = {name: one or {} for name, one in sets.items() if one != "none"}
+    also = {name: _further(name, one, problems) for name, one in wanted.items()}
+    return parsed and replace(parsed, also=also) if len(problems) == before else None
+
+
+def _further(name: str, section: object, problems: list[Problem]) -> DataConfig | None:
+    key = f"evaluate.also.{name}"
+    if not NAME.fullmatch(name):
+        message = f"a set's name is small letters, digits and _, found {name!r}"
+        problems.append(Problem(message=message, key=key))
+    if not isinstance(section, Mapping):
+        message = f"expected a type and its settings, found {section!r}"
+        problems.append(Problem(message=message, key=key))
+        return None
+    allowed = ("type", *SOURCES)
+    if unknown := [k for k in section if k not in allowed]:
+        problems += [choice(f"unknown key {k!r}", k, allowed, f"{key}.{k}") for k in unknown]
+        return None
+    return parse_data(section, problems, key)
+
+
 def parse_section(name: str, values: object, problems: list[Problem]) -> Any:
     """The typed section called `name`; None with `problems` extended where it is not sound."""
     values = {} if values is None else values
     if name == "data" and isinstance(values, Mapping):
         return parse_data(values, problems)
+    if name == "evaluate" and isinstance(values, Mapping):
+        return parse_evaluate(values, problems)
     return parse_config(SECTIONS[name], values, name, problems)
-
-
-def check_sizes(
-    data: DataConfig, train: TrainConfig, evaluate: EvaluateConfig
-) -> Iterator[Problem]:
-    """Problems: more asked for than the data has, or a split that it lacks."""
-    yield from lacking(data, evaluate.split, "evaluate.split")
-    sizes = data.source.sizes()
-    wanted = (
-        ("train.images", train.images, "train", "images"),
-        ("train.questions", train.questions, "questions", "questions an image"),
-        ("evaluate.images", evaluate.images or 0, evaluate.split, f"images of {evaluate.split}"),
-    )
-    for key, number, place, what in wanted:
-        there = sizes.get(place, number)
-        if number > there:
-            message = f"{number} is more than data.{data.type}'s {there} {what}"
-            yield Problem(message=message, key=key)
-
-
-def lacking(data: DataConfig, split: str, key: str | None = None) -> Iterator[Problem]:
-    """The problem of a split that the data lacks, and what to do."""
-    if split not in data.source.splits():
-        mend = f": {VAL[data.type]}" if split == "val" and data.type in VAL else ""
-        message = f"data.{data.type} has no split {split!r}{mend}"
-        yield Problem(message=message, key=key)
-
-
-def steps_of(data: DataConfig, train: TrainConfig, trainer: TrainerConfig) -> int | Problem:
-    """Steps of the optimizer: those given, or those of so many epochs."""
-    if train.epochs is None:
-        return train.steps
-    images = data.source.sizes().get("train")
-    if images is None or trainer.devices == "auto":
-        what = "a stream" if images is None else "trainer.devices auto"
-        return Problem(message=f"unknown with {what}: give train.steps", key="train.epochs")
-    batches = images // (train.images * trainer.devices * trainer.nodes)
-    return max(1, round(train.epochs * batches / train.accumulate))

@@ -22,6 +22,7 @@ from eramv_lab.evaluate.statistics import (
 )
 from eramv_lab.report import expect
 from eramv_lab.report.differences import differing
+from eramv_lab.report.further import further_sets, learning
 from eramv_lab.report.origins import origin_notes
 from eramv_lab.report.runs import Arm, Found, Run
 
@@ -52,6 +53,8 @@ class ArmResult:
     """None where no seed has finished."""
     per_seed: list[float]
     per_type: dict[str, Estimate]
+    also: dict[str, Estimate]
+    """Accuracy on further held-out sets, by name."""
     cost: dict[str, float]
     """Numbers of the row and of the price, as means over the seeds."""
     changed: dict[str, str]
@@ -73,6 +76,10 @@ class Comparison:
     notes: list[str]
     """What a reader must know: missing seeds, where results come from, what intervals cover."""
     types: list[str] = field(default_factory=list[str])
+    also: list[str] = field(default_factory=list[str])
+    """Further held-out sets."""
+    learn_apart: bool = False
+    """Whether other parts learn in one arm than in another."""
 
     @property
     def reference(self) -> str:
@@ -93,6 +100,7 @@ def compare(found: Found) -> Comparison:
     scores = {arm.name: _scores(arm.runs, keys) for arm in finished}
     changed = differing([arm.runs[0].meaning for arm in finished])
     column = {arm.name: i for i, arm in enumerate(finished)}
+    further, unlike = further_sets(finished)
     results: list[ArmResult] = []
     for arm in found.arms:
         if not arm.runs:
@@ -113,6 +121,7 @@ def compare(found: Found) -> Comparison:
                     )
                     for kind in types
                 },
+                also=further[arm.name],
                 cost=_cost(arm.runs),
                 changed={key: values[column[arm.name]] for key, values in changed.items()},
                 plain=_plain_selector(arm.runs[0].recipe),
@@ -124,8 +133,10 @@ def compare(found: Found) -> Comparison:
         question=found.question,
         arms=results,
         expectations=_expectations(found.expect, results, finished),
-        notes=found.notes + origin_notes(finished) + _notes(results),
+        notes=found.notes + origin_notes(finished) + unlike + _notes(results),
         types=types,
+        also=list(dict.fromkeys(name for sets in further.values() for name in sets)),
+        learn_apart=len({learning(arm) for arm in finished}) > 1,
     )
 
 
@@ -137,6 +148,7 @@ def _unfinished(arm: Arm) -> ArmResult:
         accuracy=None,
         per_seed=[],
         per_type={},
+        also={},
         cost={},
         changed={},
     )
@@ -175,11 +187,11 @@ def _cost(runs: Sequence[Run]) -> dict[str, float]:
     tables: list[Mapping[str, Any]] = [
         {**(run.result.get("cost") or {}), **run.row} for run in runs
     ]
-    skip = {"accuracy", "accuracy_low", "accuracy_high", "n"}
     return {
         key: statistics.fmean(float(table[key]) for table in tables)
         for key in tables[0]
-        if key not in skip and all(_is_number(t.get(key)) for t in tables)
+        if not (key == "n" or key.startswith("accuracy"))
+        and all(_is_number(t.get(key)) for t in tables)
     }
 
 
@@ -225,6 +237,7 @@ def _expectations(
     values = {
         arm.name: arm.cost
         | {kind: e.mean for kind, e in arm.per_type.items()}
+        | {f"accuracy_{name}": e.mean for name, e in arm.also.items()}
         | {"accuracy": arm.accuracy.mean}
         for arm in results
         if arm.accuracy

@@ -10,7 +10,7 @@ from eramv_lab.report.comparison import ArmResult, Comparison
 
 
 def to_plain(comparison: Comparison) -> dict[str, Any]:
-    """`{"arms": {name: {"accuracy", "per_type", "cost", "difference", "changed"}}, ...}`.
+    """`{"arms": {name: {"accuracy", "per_type", "also", "cost", "difference", "changed"}}, ...}`.
 
     `per_seed` stands in the order of `seeds`. An arm without a finished seed has None for numbers.
     """
@@ -29,6 +29,7 @@ def _arm_plain(arm: ArmResult, reference: str) -> dict[str, Any]:
     plain: dict[str, Any] = {
         "accuracy": _plain(arm.accuracy) | {"per_seed": arm.per_seed, "seeds": arm.seeds} | missing,
         "per_type": {kind: _plain(estimate) for kind, estimate in arm.per_type.items()},
+        "also": {name: _plain(estimate) for name, estimate in arm.also.items()},
         "cost": arm.cost,
         "difference": {"to": reference, "mean": None, "low": None, "high": None},
         "changed": arm.changed,

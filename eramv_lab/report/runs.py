@@ -42,7 +42,7 @@ RESULT: Shape = {
     ),
     **{f"row.{name}": _MAYBE_NUMBER for name in METRICS},
     **{name: _MAYBE_OBJECT for name in ("recipe", "recipe.model", "cost")},
-    **{name: _MAYBE_OBJECT for name in ("git", "versions", "data")},
+    **{name: _MAYBE_OBJECT for name in ("git", "versions", "data", "also")},
     **{f"data.{name}": _MAYBE_OBJECTS for name in ("skipped", "broken")},
 }
 """What result.json must hold."""
@@ -92,6 +92,12 @@ class Run:
     def answers(self) -> dict[str, Answer]:
         """Every question of the evaluation by key. Raises LabError where it cannot be read."""
         return read_answers(self.folder / "predictions.jsonl")
+
+    @cached_property
+    def also(self) -> dict[str, dict[str, Answer]]:
+        """The same of each further held-out set, by its name."""
+        names = self.result.get("also") or {}
+        return {n: read_answers(self.folder / f"predictions_{n}.jsonl") for n in names}
 
 
 @dataclass(kw_only=True)
@@ -196,7 +202,7 @@ def find_study(folder: Path) -> Found:
     notes: list[str] = []
     for name, arm in by_arm.items():
         candidates = sorted(finished[name], key=lambda r: str(r.result.get("finished", "")))
-        same = [r for r in candidates if r.meaning == candidates[-1].meaning]
+        same = [r for r in candidates if _same_recipe(r, candidates[-1])]
         if len(same) < len(candidates):
             notes.append(
                 f"{name}: {len(candidates) - len(same)} results of an older recipe are left out"
@@ -213,6 +219,16 @@ def find_study(folder: Path) -> Found:
         expect=study.get("expect") or {},
         notes=notes,
     )
+
+
+def _same_recipe(a: Run, b: Run) -> bool:
+    """Whether two results of an arm are of one recipe.
+
+    The folder's hash says so too: an older result may lack keys that came later, which no hash
+    knows while they are left alone.
+    """
+    hashes = {name["hash"] for run in (a, b) if (name := FOLDER.fullmatch(run.folder.name))}
+    return a.meaning == b.meaning or len(hashes) == 1
 
 
 def read_run(folder: Path) -> Run | None:

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from eramv_lab.evaluate.statistics import Estimate
 from eramv_lab.report.comparison import ArmResult, Comparison
 from eramv_lab.report.numbers import digits, heading, probability, share
 
@@ -48,7 +49,7 @@ def groups(comparison: Comparison) -> list[list[Column]]:
         return measured_column(key, [arm.cost.get(key) for arm in arms])
 
     accuracy = [
-        column("accuracy", lambda arm: share(arm.accuracy.mean if arm.accuracy else None)),
+        column("accuracy", lambda arm: _mean(arm.accuracy)),
         column("95 % interval", lambda arm: _interval(arm.accuracy)),
         column("seeds", _seeds),
     ]
@@ -64,11 +65,16 @@ def groups(comparison: Comparison) -> list[list[Column]]:
             ),
             column("p", lambda arm: probability(arm.difference.p_holm) if arm.difference else ""),
         ]
+    also: list[Column] = []
+    for name in comparison.also:
+        also.append(column(f"accuracy {name}", lambda arm, n=name: _mean(arm.also.get(n))))
+        also.append(column("95 % interval", lambda arm, n=name: _interval(arm.also.get(n))))
     price = [
         scaled("prefill_tflops"),
         column(f"× {comparison.reference}", _times(arms[0])),
         scaled("train_pflops"),
         scaled("parameters"),
+        *([column("trainable", _trainable)] if comparison.learn_apart else []),
         column("visual tokens", lambda arm: tokens(arm.cost)),
         scaled("kv_mib"),
     ]
@@ -80,6 +86,7 @@ def groups(comparison: Comparison) -> list[list[Column]]:
     return [
         [column(key, lambda arm, key=key: arm.changed.get(key, "–"), False) for key in keys],
         accuracy,
+        also,
         [column(kind, _of_type(kind)) for kind in comparison.types],
         price,
         [c for c in measured if any(cell != "–" for cell in c.cells)],
@@ -197,6 +204,9 @@ def as_csv(comparison: Comparison) -> str:
             row |= {"accuracy": arm.accuracy.mean, "accuracy_low": arm.accuracy.low}
             row |= {"accuracy_high": arm.accuracy.high, "n": arm.accuracy.n}
         row |= {f"accuracy_{kind}": estimate.mean for kind, estimate in arm.per_type.items()}
+        for name, estimate in arm.also.items():
+            row |= {f"accuracy_{name}": estimate.mean, f"accuracy_{name}_low": estimate.low}
+            row |= {f"accuracy_{name}_high": estimate.high, f"n_{name}": estimate.n}
         if arm.difference:
             d = arm.difference
             row |= {"difference": d.estimate.mean, "difference_low": d.estimate.low}
@@ -230,6 +240,17 @@ def _names(comparison: Comparison) -> Column:
 def _interval(estimate: object, signed: bool = False) -> str:
     low, high = getattr(estimate, "low", None), getattr(estimate, "high", None)
     return "–" if low is None else f"{share(low, signed)} to {share(high, signed)}"
+
+
+def _mean(estimate: Estimate | None) -> str:
+    return share(estimate.mean if estimate else None)
+
+
+def _trainable(arm: ArmResult) -> str:
+    """The share of the parameters that learns; without a step nothing does."""
+    learning, all_of_them = arm.cost.get("trainable"), arm.cost.get("parameters")
+    learning = 0 if arm.cost.get("train_pflops") == 0 else learning
+    return "–" if learning is None or not all_of_them else f"{learning / all_of_them:.1%}"
 
 
 def _seeds(arm: ArmResult) -> str:

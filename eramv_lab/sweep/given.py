@@ -116,8 +116,9 @@ def _given(name: str, changes: Node, around: Around) -> Given:
 
 def _start(arm: Arm) -> object:
     """What an arm starts from."""
+    other = arm.parent or arm.released
     base = arm.base_recipe and (arm.base_recipe.hash, arm.base.seed)
-    return arm.parent.hash if arm.parent else base
+    return other.hash if other else base
 
 
 def _largest(changes: Node, key: str, domain: Range, pricer: Pricer) -> Node:

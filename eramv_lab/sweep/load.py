@@ -259,11 +259,15 @@ def _raise_impossible(space: Space, pricer: Pricer, own: Node, path: str) -> NoR
 
 
 def _based(node: Node, base: Any) -> Any:
-    """`base:` with its recipe as the working directory sees it."""
-    if not isinstance(base, Mapping) or base.get("recipe") in (None, "none"):
+    """`base:` with its recipe, or model, as the working directory sees it."""
+    if not isinstance(base, Mapping):
         return base if base is not None else "none"
-    mark = find(node, "base.recipe")
-    return {**base, "recipe": base_path(str(base["recipe"]), mark).as_posix()}
+    seen = {
+        key: base_path(str(base[key]), find(node, f"base.{key}")).as_posix()
+        for key in ("recipe", "model")
+        if base.get(key) not in (None, "none")
+    }
+    return {**base, **seen}
 
 
 def _arm_base(node: Node) -> dict[str, Any]:

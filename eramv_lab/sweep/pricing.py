@@ -11,10 +11,11 @@ from typing import Any
 from eramv_lab.cost.formula import price
 from eramv_lab.errors import Problem
 from eramv_lab.recipe.arms import Arm
+from eramv_lab.recipe.fits import steps_of
 from eramv_lab.recipe.load import Document, interpolated
 from eramv_lab.recipe.merge import merge
 from eramv_lab.recipe.model_spec import ModelSpec, parse_model
-from eramv_lab.recipe.schema import CostConfig, TrainConfig, parse_section, steps_of
+from eramv_lab.recipe.schema import CostConfig, TrainConfig, parse_section
 from eramv_lab.sweep.points import changes_of
 
 PRICED = ("data", "train", "trainer", "cost")

@@ -28,7 +28,7 @@ from eramv_lab.train.judged import Judged, Pruned, judge_of
 from eramv_lab.train.module import LitArm
 from eramv_lab.train.plan import PRUNED, drop_checkpoints
 from eramv_lab.train.resume import Resume, left, load_weights
-from eramv_lab.train.row import answer, priced, row_of
+from eramv_lab.train.row import answer_all, priced, row_of
 from eramv_lab.train.stop import Stopped, StopSignal
 from eramv_lab.train.tracked import Tracked
 from eramv_lab.train.trainer import make_trainer
@@ -43,9 +43,9 @@ def fit_one(run_dir: Path | str, plan: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         plan: `study`, `arm`, `seed`, `hash`, `recipe` (the resolved arm), `start` (folder of a
-            `base` or an `arm`), and `track`, a file that names the study's MLflow run, if any;
-            of a trial also `judge`, who may end it early (`train.judged`); `trained`, the folder
-            of a fit with the same training, whose weights are then scored and not trained again.
+            `base`, an `arm` or a `model`), and `track`, a file that names the study's MLflow run,
+            if any; of a trial also `judge`, who may end it early (`train.judged`); `trained`, the
+            folder of a fit with the same training, whose weights are scored and not trained again.
 
     Where the folder holds a checkpoint, the fit goes on from the newest one that is whole. One of
     several processes of a fit calls this too; only the first one writes, the others return {}.
@@ -114,11 +114,14 @@ def _fit(
 
     lit.to(trainer.strategy.root_device)
     with trainer.precision_plugin.forward_context():
-        scored = answer(lit, data, progress)
+        scored, also = answer_all(lit, data, progress)
     write_jsonl(folder / "predictions.jsonl", scored.rows())
+    for name, one in also.items():
+        write_jsonl(folder / f"predictions_{name}.jsonl", one.rows())
     progress.tell(phase="measure", done=0.98)
     with trainer.precision_plugin.forward_context():
         row, cost, timed = row_of(lit, data, scored, arm, ranks.world())
+    row |= {f"accuracy_{name}": one.rate()["accuracy"] for name, one in also.items()}
     before = (state or {}).get("seconds", 0.0) + _seconds(plan.get("trained"))
     row["seconds"] = round(time.perf_counter() - began + before, 2)
     result = {
@@ -130,6 +133,7 @@ def _fit(
         **({"adapter": beside} if beside else {}),
         "row": row,
         "per_type": scored.per_type(),
+        "also": {name: one.told() for name, one in also.items()},
         "cost": cost.to_json(),
         "measured": timed,
         "data": data.told(),

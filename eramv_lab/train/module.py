@@ -32,7 +32,7 @@ from eramv_lab.train.start import load_start
 class LitArm(LightningModule):
     """The model of a resolved arm with its starting weights, and how it learns.
 
-    `arm` is the plain recipe, `start` names the folder of a `base` or of an `arm`; nothing else is
+    `arm` is the plain recipe, `start` the folder of a `base`, `arm` or `model`; nothing else is
     kept as a hyperparameter, so that a checkpoint loads without unpickling anything. `whole`: no
     matrix is kept in fewer bits, whatever the recipe says.
     """

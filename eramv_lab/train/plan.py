@@ -13,6 +13,7 @@ from eramv_lab.errors import LabError
 from eramv_lab.recipe.arms import Arm
 from eramv_lab.recipe.base import Base, digest
 from eramv_lab.recipe.resolve import Recipe
+from eramv_lab.recipe.schema import SOURCES
 from eramv_lab.train.files import read_json
 from eramv_lab.train.pool import Job
 
@@ -63,10 +64,12 @@ class Fit:
         return fit_of(self.arm.parent, self.seed, self.study, self.folder.parent)
 
     def start(self) -> dict[str, str]:
-        """Folder of the base or of the arm that it starts from; empty for random weights."""
+        """Folder of the base, model or arm that it starts from; empty for random weights."""
         parent = self.parent()
         if parent is not None:
             return {"arm": str(parent.folder)}
+        if self.arm.released is not None:
+            return {"model": self.arm.released.folder}
         base = base_of(self.arm)
         return {"base": str(base)} if base else {}
 
@@ -118,6 +121,13 @@ def base_of(arm: Arm) -> Path | None:
     if arm.base_recipe is None:
         return None
     return base_folder(arm.base_recipe, arm.base.seed, Path(arm.data.folder))
+
+
+def data_sections(arm: Arm) -> list[dict[str, Any]]:
+    """The plain `data:` sections that a fit reads: its own, then those of its further sets."""
+    own = arm.plain["data"]
+    common = {key: value for key, value in own.items() if key not in SOURCES}
+    return [own, *({**common, **one} for one in arm.plain["evaluate"]["also"].values())]
 
 
 def clear(fit: Fit) -> None:
@@ -182,11 +192,10 @@ def prepare_jobs(
 
     for fit in fits:
         arm = fit.arm
-        section = arm.plain["data"]
-        data = add("data", digest(section), section=section, processes=processes)
-        needs[fit.key] = [data]
+        sets = data_sections(arm)
+        first = [add("data", digest(s), section=s, processes=processes) for s in sets]
         folder = base_of(arm)
-        first, begins = [data], ""
+        begins = arm.released.hash if arm.released else ""
         if folder is not None and arm.base_recipe is not None:
             base = add(
                 "base",
@@ -200,7 +209,7 @@ def prepare_jobs(
         needs[fit.key] = list(first)
         pretrained = begins or getattr(arm.spec.vision, "path", None)
         if pretrained and arm.parent is None and arm.train.roles.vision == "frozen":
-            tower = digest([section, pretrained, arm.plain["model"]["vision"]])
+            tower = digest([*sets, pretrained, arm.plain["model"]["vision"]])
             needs[fit.key].append(add("features", tower, first, plan=fit.plan()))
     return list(jobs.values()), needs
 

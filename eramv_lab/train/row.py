@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -66,9 +66,34 @@ def row_of(
     return row, cost, timed
 
 
-def answer(lit: LitArm, data: LabData, progress: Progress | None = None) -> Evaluation:
-    """The model's answers to held-out questions, as the recipe's `evaluate` says."""
-    settings, part = data.evaluate, data.examples(data.evaluate.split)
+def answer_all(
+    lit: LitArm, data: LabData, progress: Progress
+) -> tuple[Evaluation, dict[str, Evaluation]]:
+    """The answers on the held-out split, and those on each further set, by name."""
+    names = (None, *data.evaluate.also)
+    each = (0.98 - TRAIN_SHARE) / len(names)
+    found: dict[str | None, Evaluation] = {}
+    for number, name in enumerate(names):
+
+        def tell(done: float, before: int = number) -> None:
+            progress.tell(phase="evaluate", done=TRAIN_SHARE + each * (before + done))
+
+        found[name] = answer(lit, data, tell, also=name)
+    return found[None], {name: one for name, one in found.items() if name is not None}
+
+
+def answer(
+    lit: LitArm,
+    data: LabData,
+    progress: Callable[[float], None] | None = None,
+    *,
+    also: str | None = None,
+) -> Evaluation:
+    """The model's answers to held-out questions, as the recipe's `evaluate` says.
+
+    `also`: those of the further set called so; `progress` is told the share done.
+    """
+    settings, part = data.evaluate, data.examples(data.evaluate.split, also)
     count = min(settings.images or len(part), len(part))
     questions: list[Query] = []
     for index in range(count):
@@ -76,15 +101,14 @@ def answer(lit: LitArm, data: LabData, progress: Progress | None = None) -> Eval
             part.require(index)
             asked = part.shards.questions(index)
         except BrokenSample as error:
-            data.note({error.key: error.reason})
+            data.note({error.key: error.reason}, also)
             continue
         key, pictured = part.shards.keys[index], part.shards.has_image(index)
         questions += queries(index, key, asked, pictured)
 
     def tell(done: int) -> None:
         if progress:
-            share = TRAIN_SHARE + (0.98 - TRAIN_SHARE) * done / len(questions)
-            progress.tell(phase="evaluate", done=share)
+            progress(done / len(questions))
 
     return evaluate(
         lit.model,

@@ -1,4 +1,4 @@
-"""Where an arm starts: the weights of a base, built once, or those of another arm."""
+"""Where an arm starts: the weights of a base, built once, of a released model, of another arm."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from eramv_lab.data.files import locked
 from eramv_lab.errors import LabError
 from eramv_lab.recipe.base import Base, read_base
+from eramv_lab.recipe.released import WEIGHTS
 from eramv_lab.train.plan import base_folder
 from eramv_lab.train.roles import role_of
 
@@ -53,11 +55,11 @@ def is_base(folder: Path) -> bool:
 
 
 def load_start(model: nn.Module, start: Mapping[str, str] | None) -> None:
-    """Fill the model with what a plan's `start` names: the folder of an `arm` or of a `base`."""
-    if start and "arm" in start:
-        load_arm(model, Path(start["arm"]))
-    elif start:
+    """Fill the model from what a plan's `start` names: the folder of a `base`, `arm`, `model`."""
+    if start and "base" in start:
         load_base(model, Path(start["base"]))
+    elif start:
+        load_arm(model, Path(start.get("arm") or start["model"]))
 
 
 def load_base(model: nn.Module, folder: Path) -> None:
@@ -86,18 +88,33 @@ def load_base(model: nn.Module, folder: Path) -> None:
 
 
 def load_arm(model: nn.Module, folder: Path) -> None:
-    """Fill the model with another arm's finished weights, the parts that this arm has.
+    """Fill the model with the weights of another arm or model, the parts that this arm has.
 
-    A bridge or band that the other arm lacks keeps its own start. Raises LabError naming every
-    other tensor that is missing or of another shape.
+    A bridge or band that the other one lacks keeps its own start; bands that begin as a copy of
+    the language model are made anew. Raises LabError naming every other tensor that is missing or
+    of another shape, and where the file cannot be read.
     """
-    found = load_file(folder / "model.safetensors")
+    found = _weights(folder)
     wanted = _own_tensors(model)
     required = {n: t for n, t in wanted.items() if n in found or role_of(n) not in NEW_ROLES}
     _refuse(_wrong(required, found), f"the weights in {folder}")
-    _copy({n: t for n, t in found.items() if n in required}, wanted)
-    if not any(role_of(name) in NEW_ROLES for name in found):
-        _reset_band(model)
+    taken = {n: t for n, t in found.items() if n in required}
+    _copy({n: t for n, t in taken.items() if role_of(n) not in NEW_ROLES}, wanted)
+    _reset_band(model)
+    _copy({n: t for n, t in taken.items() if role_of(n) in NEW_ROLES}, wanted)
+
+
+def _weights(folder: Path) -> dict[str, Tensor]:
+    """The tensors of a model's folder, in one file or in several."""
+    whole = folder / WEIGHTS
+    files = [whole] if whole.exists() else sorted(folder.glob("model-*.safetensors"))
+    found: dict[str, Tensor] = {}
+    for file in files or [whole]:
+        try:
+            found |= load_file(file)
+        except (OSError, SafetensorError) as error:
+            raise LabError(f"{file} cannot be read as safetensors: {error}") from None
+    return found
 
 
 def _own_tensors(model: nn.Module) -> dict[str, Tensor]:

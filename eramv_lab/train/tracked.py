@@ -84,7 +84,10 @@ def finish(
         status,
         per_type={k: v["accuracy"] for k, v in (result.get("per_type") or {}).items()},
         tags=said | dict(tags or {}),
-        artifacts=[folder / name for name in (*ARTIFACTS, "error.txt")],
+        artifacts=[
+            *(folder / name for name in (*ARTIFACTS, "error.txt")),
+            *(folder / f"predictions_{name}.jsonl" for name in result.get("also") or ()),
+        ],
     )
 
 

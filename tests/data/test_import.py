@@ -20,7 +20,8 @@ from eramv_lab.data.planning import SPLITS
 from eramv_lab.data.reader import ShardDataset
 from eramv_lab.data.shards import Manifest
 from eramv_lab.errors import LabError, Problem, UserError
-from eramv_lab.recipe.schema import EvaluateConfig, TrainConfig, check_sizes, parse_data
+from eramv_lab.recipe.fits import check_sizes
+from eramv_lab.recipe.schema import EvaluateConfig, TrainConfig, parse_data
 
 
 def turns(*texts: str) -> list[dict[str, str]]:

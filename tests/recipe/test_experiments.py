@@ -66,3 +66,17 @@ def test_anchors_with_and_without_a_band():
     counts = [(arm.spec.anchors.count, bool(arm.spec.band)) for arm in arms]
     assert len(set(counts)) == 6
     assert {n for n, band in counts if band} == {n for n, band in counts if not band}
+
+
+def test_lora_learns_a_twentieth_from_the_base_that_all_arms_share():
+    from eramv_lab.cost.formula import price
+
+    arms = load_recipe("experiments/lora_finetune.yaml").arms
+    assert len({arm.released.hash for arm in arms.values() if arm.released}) == 1
+    assert all(arm.base_recipe is None for arm in arms.values())
+    cost = {n: price(a.spec, train=a.plain["train"]["roles"]) for n, a in arms.items()}
+    assert cost["lora"].trainable <= 0.05 * cost["lora"].parameters < cost["full"].trainable
+    parts = cost["lora_band"].trainable + cost["lora_outside"].trainable
+    assert parts == cost["lora"].trainable and arms["none"].train.steps == 0
+    old = arms["lora"].evaluate.also["old"].world
+    assert old == load_recipe("experiments/base.yaml").arms["main"].data.world

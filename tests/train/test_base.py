@@ -94,3 +94,10 @@ def test_a_phase_that_cannot_be_is_named(keys: dict[str, object], word: str) -> 
     recipe["phases"][0] |= keys
     with pytest.raises(UserError, match=word):
         parse_base(recipe)
+
+
+def test_a_base_is_taught_the_six_shapes() -> None:
+    recipe = small()
+    recipe["world"] = {**recipe["world"], "shapes": ["star", "thing"], "objects": [2, 8]}
+    with pytest.raises(UserError, match=r"world\.shapes: a base is taught the six shapes"):
+        parse_base(recipe)

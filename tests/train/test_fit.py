@@ -14,9 +14,10 @@ from eramv_lab.model import EramvForConditionalGeneration
 from eramv_lab.recipe.resolve import load_recipe
 from eramv_lab.report.plots import read_curve
 from eramv_lab.report.runs import read_run
-from eramv_lab.train.fit import answer, fit_one
+from eramv_lab.train.fit import fit_one
 from eramv_lab.train.module import LitArm
 from eramv_lab.train.plan import Fit, clear, fit_of
+from eramv_lab.train.row import answer
 from eramv_lab.train.start import load_arm, load_base
 
 RECIPE = """

@@ -6,6 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from eramv_lab.data.world.vocabulary import COLOURS, MORE_SHAPES, SHAPES
+from eramv_lab.recipe.parse import LATER
+
 TYPES: tuple[str, ...] = (
     "digit",
     "color",
@@ -18,8 +21,8 @@ TYPES: tuple[str, ...] = (
 )
 """Every kind of question that `questions.py` can ask."""
 
-PAIRS = 36
-"""Pairs of a colour and a shape; no scene holds one twice."""
+CONFUSED = 4
+"""Colours, and shapes, that the objects of a confusable scene come from."""
 
 
 def default_mix() -> dict[str, float]:
@@ -57,6 +60,9 @@ class WorldConfig:
     """Questions asked of every stored image."""
     mix: Mapping[str, float] = field(default_factory=default_mix)
     """Share of each question type: digit, color, shape, compare, smaller, exist, count, rel."""
+    shapes: tuple[str, ...] = field(default=SHAPES, metadata=LATER)
+    """Shapes of the objects: of the six that a base knows, `thing` (an arrow), `object` (a
+    shield)."""
     train: int = 3200
     """Images of the training split."""
     test: int = 300
@@ -83,7 +89,15 @@ class WorldConfig:
             )
         if not 5 <= self.digit_px <= self.object_px:
             yield f"digit_px is {self.digit_px}, must be from 5 to object_px ({self.object_px})"
-        most = min(self.cells**2, PAIRS if self.confusable == 0 else 16)
+        for name in self.shapes:
+            if name not in SHAPES + MORE_SHAPES:
+                yield f"shapes names {name!r}, there are {', '.join(SHAPES + MORE_SHAPES)}"
+        if len(set(self.shapes)) < max(1, len(self.shapes)):
+            yield f"shapes is {', '.join(self.shapes) or 'empty'}, must name some, each once"
+        pairs = len(COLOURS) * len(self.shapes)  # no scene holds one twice
+        if self.confusable:
+            pairs = CONFUSED * min(CONFUSED, len(self.shapes))
+        most = min(self.cells**2, pairs)
         low, high = self.objects
         if not 2 <= low <= high <= most:
             yield f"objects is {low} to {high}, must rise within 2 and {most}"

@@ -130,7 +130,8 @@ def _exist(objects: Objects, rng: np.random.Generator) -> tuple[str, str] | None
 
 
 def _count(objects: Objects, rng: np.random.Generator) -> tuple[str, str] | None:
-    words = COLOURS + SHAPES
+    more = {thing.shape for thing in objects}.difference(SHAPES)
+    words = (*COLOURS, *SHAPES, *sorted(more))
     word = words[_pick(rng, len(words))]
     number = sum(word in (thing.colour, thing.shape) for thing in objects)
     return (f"how many {word} objects", str(number)) if number < 10 else None

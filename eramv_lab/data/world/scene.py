@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from eramv_lab.data.world.config import WorldConfig
+from eramv_lab.data.world.config import CONFUSED, WorldConfig
 from eramv_lab.data.world.vocabulary import COLOURS, DIGITS, SHAPES
 
 RGB = np.array(
@@ -99,7 +99,10 @@ def patch_owner(config: WorldConfig, scene: Scene, patch: int) -> Labels:
 
 
 def patch_labels(scene: Scene, owner: Labels) -> Labels:
-    """Colour, shape and digit that each patch shows: [3,P], 0 none, else 1 + the index."""
+    """Colour, shape and digit that each patch shows: [3,P], 0 none, else 1 + the index.
+
+    Raises ValueError for a shape that is none of the six.
+    """
     table = np.zeros((3, len(scene.objects) + 1), dtype=np.int64)
     for number, thing in enumerate(scene.objects):
         table[:, number] = (
@@ -113,8 +116,8 @@ def patch_labels(scene: Scene, owner: Labels) -> Labels:
 def _place(config: WorldConfig, rng: np.random.Generator) -> tuple[Object, ...]:
     count = int(rng.integers(config.objects[0], config.objects[1] + 1))
     confusable = rng.random() < config.confusable
-    colours = rng.permutation(len(COLOURS))[: 4 if confusable else None]
-    shapes = rng.permutation(len(SHAPES))[: 4 if confusable else None]
+    colours = rng.permutation(len(COLOURS))[: CONFUSED if confusable else None]
+    shapes = rng.permutation(len(config.shapes))[: CONFUSED if confusable else None]
     pairs = rng.choice(len(colours) * len(shapes), count, replace=False)
     cells = np.sort(rng.choice(config.cells**2, count, replace=False))
     digits = rng.integers(0, 10, count)
@@ -130,7 +133,7 @@ def _place(config: WorldConfig, rng: np.random.Generator) -> tuple[Object, ...]:
         objects.append(
             Object(
                 colour=COLOURS[colours[pair // len(shapes)]],
-                shape=SHAPES[shapes[pair % len(shapes)]],
+                shape=config.shapes[shapes[pair % len(shapes)]],
                 digit=DIGITS[digit],
                 cell=(row, column),
                 box=(left, top, left + config.object_px, top + config.object_px),
@@ -199,6 +202,11 @@ def _corners(shape: str) -> list[tuple[float, float]]:
             *((a, 0), (b, 0), (b, a), (1, a), (1, b), (b, b)),
             *((b, 1), (a, 1), (a, b), (0, b), (0, a), (a, a)),
         ]
+    if shape == "thing":
+        a, b = 0.24, 0.76
+        return [(0.5, 0), (1, 0.5), (b, 0.5), (b, 1), (a, 1), (a, 0.5), (0, 0.5)]
+    if shape == "object":
+        return [(0, 0), (1, 0), (1, 0.55), (0.5, 1), (0, 0.55)]
     turns = np.arange(10) * np.pi / 5
     radii = np.where(np.arange(10) % 2, 0.29, 0.53)
     return list(

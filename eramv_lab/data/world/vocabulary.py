@@ -8,6 +8,9 @@ PAD, BOS, EOS, IMAGE, ANSWER = SPECIALS = ("<pad>", "<bos>", "<eos>", "<image>",
 COLOURS: tuple[str, ...] = ("red", "green", "blue", "yellow", "purple", "cyan")
 SHAPES: tuple[str, ...] = ("circle", "square", "triangle", "star", "diamond", "cross")
 DIGITS: tuple[str, ...] = tuple("0123456789")
+MORE_SHAPES: tuple[str, ...] = ("thing", "object")
+"""An arrow and a shield, which other worlds have: they go by words that stand in the list anyway
+and that the default world never says. A tower that has learnt the six reads digits on them."""
 
 _QUESTION_WORDS = (
     "what which how many is are there the a an in of on or and not "

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eramv_lab.data.world.config import WorldConfig
+from eramv_lab.data.world.vocabulary import SHAPES
 from eramv_lab.errors import Problem, UserError, nearest
 from eramv_lab.recipe.parse import parse_config
 from eramv_lab.slots.connectors.mlp import MlpConnectorConfig
@@ -175,6 +176,9 @@ def _cross_check(
     phases: list[PhaseRecipe],
     **_: Any,
 ) -> Iterator[Problem]:
+    if unknown := [name for name in world.shapes if name not in SHAPES]:
+        message = f"a base is taught the six shapes, found {', '.join(unknown)}"
+        yield Problem(message=message, key="world.shapes", allowed=SHAPES)
     if vision.image != world.size:
         yield Problem(message=f"is {vision.image}, the world's is {world.size}", key="vision.image")
     for number, phase in enumerate(phases):

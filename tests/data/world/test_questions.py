@@ -10,9 +10,18 @@ import pytest
 from eramv_lab.data.world.config import TYPES, WorldConfig
 from eramv_lab.data.world.questions import Question, ask, ask_about, questions_of
 from eramv_lab.data.world.scene import Object, Scene, make_scene
-from eramv_lab.data.world.vocabulary import COLOURS, IDS, SHAPES, SPECIALS, WORDS, encode
+from eramv_lab.data.world.vocabulary import (
+    COLOURS,
+    IDS,
+    MORE_SHAPES,
+    SHAPES,
+    SPECIALS,
+    WORDS,
+    encode,
+)
 
 ALL = WorldConfig(mix={name: 1.0 for name in TYPES})
+NEW = WorldConfig(mix=ALL.mix, shapes=("star", "cross", *MORE_SHAPES))
 
 
 def answers(question: Question, scene: Scene) -> set[str]:
@@ -46,12 +55,13 @@ def answers(question: Question, scene: Scene) -> set[str]:
     raise AssertionError(question.text)
 
 
-def test_every_answer_is_right_and_the_only_one() -> None:
+@pytest.mark.parametrize("world", [ALL, NEW], ids=["default shapes", "new shapes"])
+def test_every_answer_is_right_and_the_only_one(world: WorldConfig) -> None:
     rng = np.random.default_rng(0)
     asked: Counter[str] = Counter()
     for index in range(100):
-        scene = make_scene(ALL, "train", index)
-        for question in ask(scene, ALL, rng, 16):
+        scene = make_scene(world, "train", index)
+        for question in ask(scene, world, rng, 16):
             assert answers(question, scene) == {question.answer}, question
             asked[question.type] += 1
     assert set(asked) == set(TYPES) and min(asked.values()) > 50
@@ -60,7 +70,8 @@ def test_every_answer_is_right_and_the_only_one() -> None:
 def test_every_word_is_in_the_vocabulary() -> None:
     rng = np.random.default_rng(1)
     for index in range(50):
-        for question in ask(make_scene(ALL, "train", index), ALL, rng, 16):
+        world = ALL if index % 2 else NEW
+        for question in ask(make_scene(world, "train", index), world, rng, 16):
             assert WORDS[encode(question.answer)[0]] == question.answer
             assert min(encode(question.text)) >= len(SPECIALS)
     assert len(set(WORDS)) == len(WORDS) == len(IDS) and WORDS[:5] == SPECIALS

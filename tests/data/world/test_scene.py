@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 
 import numpy as np
 import pytest
 
+from eramv_lab.data.make import folder_of
 from eramv_lab.data.world.config import WorldConfig
-from eramv_lab.data.world.scene import make_scene, patch_labels, patch_owner
+from eramv_lab.data.world.questions import questions_of
+from eramv_lab.data.world.scene import _shape_mask, make_scene, patch_labels, patch_owner
+from eramv_lab.data.world.vocabulary import SHAPES
 
 WORLD = WorldConfig()
 
@@ -80,6 +84,9 @@ def test_hardness_keys_change_the_scene() -> None:
         ({"noise": -1.0}, "noise"),
         ({"confusable": 2.0}, "confusable"),
         ({"mix": {"digits": 1.0}}, "digits"),
+        ({"shapes": ("circle", "ring")}, "ring"),
+        ({"shapes": ("star", "star", "cross", "circle")}, "each once"),
+        ({"shapes": ("star", "cross")}, "rise within 2 and 8"),
         ({"mix": {"digit": 0.0}}, "mix"),
         ({"train": 0}, "train"),
         ({"val": 0}, "val"),
@@ -97,3 +104,31 @@ def test_scenes_are_drawn_fast() -> None:
     for index in range(100):
         make_scene(WORLD, "train", index)
     assert 100 / (time.process_time() - start) > 350  # 1400 on a quiet core; CI is noisy
+
+
+def test_more_shapes_are_drawn_and_unlike_the_six() -> None:
+    more = ("thing", "object")
+    world = WorldConfig(shapes=(*SHAPES, *more))
+    seen = {o.shape for i in range(20) for o in make_scene(world, "train", i).objects}
+    assert seen == {*SHAPES, *more}
+    only = WorldConfig(shapes=more, confusable=0.0, objects=(4, 9))
+    assert {o.shape for o in make_scene(only, "train", 0).objects} <= set(more)
+    masks = {name: _shape_mask(name, 20) for name in (*SHAPES, *more)}
+    for name in more:
+        others = [mask for other, mask in masks.items() if other != name]
+        assert min(float(abs(masks[name] - mask).mean()) for mask in others) > 0.1
+    with pytest.raises(ValueError, match="not in tuple"):
+        scene = make_scene(only, "train", 0)
+        patch_labels(scene, patch_owner(only, scene, 8))
+
+
+def test_the_default_world_is_the_one_that_it_was() -> None:
+    """Its bytes are what published numbers stand on; a new key must not move them."""
+    digest = hashlib.sha256()
+    for split in ("train", "test", "base"):
+        scene = make_scene(WORLD, split, 7)
+        digest.update(scene.image.tobytes() + repr(scene.objects).encode())
+        digest.update(repr(questions_of(WORLD, split, 7)).encode())
+    assert digest.hexdigest()[:16] == "65a71154d422fe8d"
+    assert folder_of(WORLD).name == "29da4e10"
+    assert folder_of(WorldConfig(shapes=SHAPES[:5])).name != "29da4e10"
