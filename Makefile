@@ -18,9 +18,10 @@ PIP   := $(BIN)/python -m pip --disable-pip-version-check
 LAB   := $(BIN)/python -m eramv_lab
 READY := $(VENV)/.ready
 TESTS := $(BIN)/python -m pytest -n 2 --dist worksteal
+LMMS  := .venv-lmms
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fit sweep test test-all lint format data base ui bench lock clean
+.PHONY: help setup fit sweep test test-all test-lmms lint format data base ui bench lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -41,6 +42,9 @@ test: setup  ## the quick tier of the tests
 
 test-all: setup  ## all tests
 	$(TESTS) -m "slow or not slow" $(ARGS)
+
+test-lmms: $(LMMS)/.ready  ## lmms-eval, set up in an environment of its own, scores a model
+	$(LMMS)/bin/python -m pytest -m "slow or not slow" tests/integrations $(ARGS)
 
 lint: setup  ## formatting, ruff and pyright
 	$(BIN)/ruff format --check .
@@ -72,7 +76,7 @@ lock: $(BIN)/python  ## pin requirements.lock anew from pyproject.toml (ARGS=--u
 		--custom-compile-command 'make lock' --quiet --output-file requirements.lock $(ARGS)
 
 clean:  ## remove the virtual environment and caches; runs and data stay
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(LMMS) build *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(READY): requirements.lock pyproject.toml | $(BIN)/python
@@ -88,3 +92,15 @@ $(BIN)/python:
 		echo "eramv_lab needs Python 3.11 or newer, and '$(PYTHON)' is not;" \
 			"name another one: make PYTHON=python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+
+# lmms-eval asks for torchvision, whose build has to be that of torch. One that is not breaks
+# transformers, and nothing here needs it (nor timm, which needs it): only models of lmms-eval do.
+$(LMMS)/.ready: pyproject.toml
+	@echo "setting up $(LMMS) with the extra lmms (some minutes, once)"
+	$(PYTHON) -m venv $(LMMS)
+	$(LMMS)/bin/python -m pip install --quiet $(PIP_FLAGS) '$(TORCH)' torchvision
+	$(LMMS)/bin/python -m pip install --quiet '$(TORCH)' --editable '.[lmms]' 'pytest>=8.4'
+	@$(LMMS)/bin/python -c 'import torchvision' 2>/dev/null || { \
+		echo "this torchvision does not fit $(TORCH): removed"; \
+		$(LMMS)/bin/python -m pip uninstall --quiet --yes torchvision timm; }
+	@touch $@

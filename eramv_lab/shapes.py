@@ -16,6 +16,21 @@ from typing import Literal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Projection:
+    """One matrix that every layer of a transformer has, beside which an adapter may stand."""
+
+    path: str
+    """Of its module below the part that holds the layers, `{}` for the layer."""
+    columns_in: int
+    columns_out: int
+
+    @property
+    def size(self) -> int:
+        """Numbers in the matrix."""
+        return self.columns_in * self.columns_out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VisionDims:
     """Sizes of a vision tower: what later slots and prices need to know."""
 
@@ -70,6 +85,24 @@ class LanguageDims:
         """Columns of the key (or value) projection."""
         return self.kv_heads * self.head_dim
 
+    def projections(self) -> dict[str, Projection]:
+        """The matrices of a layer by what they make: q, k, v, o, gate, up, down."""
+        width, inner, ffn = self.width, self.query_width, self.ffn
+        sizes = {
+            "self_attn": {
+                "q": (width, inner),
+                "k": (width, self.kv_width),
+                "v": (width, self.kv_width),
+                "o": (inner, width),
+            },
+            "mlp": {"gate": (width, ffn), "up": (width, ffn), "down": (ffn, width)},
+        }
+        return {
+            name: Projection(path=f"layers.{{}}.{block}.{name}_proj", columns_in=a, columns_out=b)
+            for block, names in sizes.items()
+            for name, (a, b) in names.items()
+        }
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dims:
@@ -105,6 +138,8 @@ class Op:
     (`vision`, `connector`, `language`, `bridge`, `band`, `fusion`)."""
     layer: int | None = None
     flow: Literal["vision", "connector", "memory", "sequence"] = "sequence"
+    weights: tuple[str, ...] = ()
+    """Matrices of layer `layer` that it applies, by their names in `projections`."""
 
 
 def linear(rows: int, columns_in: int, columns_out: int) -> int:

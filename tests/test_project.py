@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "eramv_lab"
 OURS = {"eramv_lab", "tests", "conftest"}
 LONGEST = 320  # lines of a package file
-UNLOCKED = {"torch", "ray"}  # chosen at set-up; left to who wants it
+UNLOCKED = {"torch", "ray", "bitsandbytes", "lmms-eval"}  # chosen at set-up; left to who wants it
 
 LAYERS = (
     ("__init__", "hook", "errors", "registry", "shapes"),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from eramv_lab.cost.ops import decode, prefill, rows_by_layer
+from eramv_lab.recipe.lora import differences
 
 if TYPE_CHECKING:
     from eramv_lab.recipe.model_spec import ModelSpec
@@ -111,7 +112,7 @@ def price(
     text_tokens: int = 64,
     supervised_tokens: int = 1,
     batch: int = 1,
-    train: Mapping[str, str] | None = None,
+    train: Mapping[str, Any] | None = None,
     cached_vision: bool = False,
 ) -> Cost:
     """The cost of `spec` for one image and `text_tokens` rows of text.
@@ -120,15 +121,19 @@ def price(
         text_tokens: rows of the sequence that are not visual.
         supervised_tokens: positions with a label in a training sample; the head runs on these.
         batch: samples side by side, for the bytes.
-        train: treatment (`full`, `frozen`) by role; a role that is not named stays frozen.
+        train: treatment (`full`, `frozen`, `{lora: ...}`) by role; a role that is not named stays
+            frozen. A low-rank difference costs while it learns; merged, it costs nothing.
         cached_vision: the tower is frozen and training reads its features from a cache.
     """
-    trained = {role for role, how in (TRAINED if train is None else train).items() if how == "full"}
+    roles = TRAINED if train is None else train
+    trained = {role for role, how in roles.items() if how == "full"}
+    beside = differences(roles, spec)
     parts: dict[str, int] = dict.fromkeys(PARTS, 0)
     for step in prefill(spec, text_tokens):
         parts[step.op.part] += step.op.flops
-    training = prefill(spec, text_tokens, supervised_tokens, trained)
-    skipped = {"vision"} if cached_vision and "vision" not in trained else set[str]()
+    training = prefill(spec, text_tokens, supervised_tokens, trained, beside)
+    still = "vision" not in trained and not any(role == "vision" for role, _, _ in beside)
+    skipped = {"vision"} if cached_vision and still else set[str]()
     parameters = count_parameters(spec)
     dims = spec.dims()
     return Cost(
@@ -136,7 +141,8 @@ def price(
         decode=sum(op.flops for op in decode(spec, text_tokens)),
         train=sum(s.op.flops + s.backward for s in training if s.op.part not in skipped),
         parameters_by_role=parameters,
-        trainable=sum(n for role, n in parameters.items() if role in trained),
+        trainable=sum(n for role, n in parameters.items() if role in trained)
+        + sum(one.parameters for one in beside.values()),
         kv_bytes=batch * kv_values(spec, text_tokens) * VALUE,
         activation_bytes=batch * kept_values(spec, text_tokens, supervised_tokens) * VALUE,
         visual_tokens=dims.visual,

@@ -2,21 +2,23 @@
 
 Every operation carries what its backward pass costs, which depends on what is trained: a linear
 map costs one more forward where its weight is trained and one more where its input needs a
-gradient; scores and mix of attention half a forward for each of dP, dV, dQ, dK that is asked for.
+gradient; a low-rank difference beside it is two small maps that are trained; scores and mix of
+attention half a forward for each of dP, dV, dQ, dK that is asked for.
 So the lowest trained module decides, not a factor of three. Norms, activations, biases, rotary
 positions and look-ups of embeddings are free.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from eramv_lab.registry import ANCHORS
 from eramv_lab.shapes import LanguageDims, Op, attention, linear
 
 if TYPE_CHECKING:
+    from eramv_lab.recipe.lora import Difference, Place
     from eramv_lab.recipe.model_spec import ModelSpec
 
 
@@ -39,13 +41,17 @@ def rows_by_layer(spec: ModelSpec, text_tokens: int) -> list[int]:
 
 
 def prefill(
-    spec: ModelSpec, text_tokens: int, head_rows: int = 1, trained: Collection[str] = ()
+    spec: ModelSpec,
+    text_tokens: int,
+    head_rows: int = 1,
+    trained: Collection[str] = (),
+    differences: Mapping[Place, Difference] | None = None,
 ) -> list[Step]:
     """The operations of one sample in order of data flow, logits of `head_rows` positions last.
 
-    `trained` names the roles (owners) that learn.
+    `trained` names the roles (owners) that learn, `differences` the matrices with an adapter.
     """
-    return _Walk(spec, text_tokens, frozenset(trained)).run(head_rows)
+    return _Walk(spec, text_tokens, frozenset(trained), differences or {}).run(head_rows)
 
 
 def decode(spec: ModelSpec, text_tokens: int) -> list[Op]:
@@ -64,8 +70,15 @@ def decode(spec: ModelSpec, text_tokens: int) -> list[Op]:
 class _Walk:
     """One pass over the model; the flags say whether a gradient is asked for at that place."""
 
-    def __init__(self, spec: ModelSpec, text_tokens: int, trained: frozenset[str]) -> None:
+    def __init__(
+        self,
+        spec: ModelSpec,
+        text_tokens: int,
+        trained: frozenset[str],
+        differences: Mapping[Place, Difference],
+    ) -> None:
         self.spec, self.dims, self.trained = spec, spec.dims(), trained
+        self.differences = differences
         self.rows = rows_by_layer(spec, text_tokens)
         self.steps: list[Step] = []
         # one softmax over both asks for a gradient of all keys where any of them does
@@ -86,34 +99,69 @@ class _Walk:
             if layer in spec.band:
                 self.band_layer(layer, rows, once)
             else:
-                for op in _projections(language, rows, layer):
-                    self.linear(op, self.sequence)
-                self.attention(_self_attention(language, rows, rows, layer), self.sequence)
-                self.linear(_output(language, rows, layer), self.sequence)
-            for op in _feed_forward(language, rows, layer):
-                self.linear(op, self.sequence)
+                asked = [
+                    self.linear(op, self.sequence) for op in _projections(language, rows, layer)
+                ]
+                heads = self.attention(_self_attention(language, rows, rows, layer), *asked)
+                self.sequence |= self.linear(_output(language, rows, layer), heads)
+            self.sequence |= self.feed_forward(_feed_forward(language, rows, layer), self.sequence)
         self.linear(_head(language, head_rows), self.sequence)
         return self.steps
 
     def linear(self, op: Op, needed: bool) -> bool:
         """Add a map whose input asks for a gradient if `needed`; whether its output does."""
+        return any(self.by_weight(op, needed))
+
+    def by_weight(self, op: Op, needed: bool) -> list[bool]:
+        """The same for an operation that applies several matrices: each one's output."""
         trained = op.owner in self.trained
         self.steps.append(Step(op, op.flops * (int(trained) + int(needed))))
-        return trained or needed
+        found: list[bool] = []
+        for name in op.weights:
+            one = self.differences.get((op.owner, op.layer or 0, name))
+            found.append(trained or needed or one is not None)
+            if one is not None:
+                self.difference(op, one, needed)
+        return found or [trained or needed]
 
-    def attention(self, op: Op, queries: bool, keys: bool | None = None) -> bool:
-        """Add scores and mix; `keys` (and values) ask for a gradient as `queries` by default."""
-        keys = queries if keys is None else keys
-        halves = int(queries or keys) + int(queries) + 2 * int(keys)  # dP; dQ; dK and dV
+    def difference(self, op: Op, one: Difference, needed: bool) -> None:
+        """Add the two maps of an adapter beside (a part of) the map `op`: A, then B."""
+        matrices = self.dims.language if op.owner == "language" else self.spec.vision
+        sizes = matrices.projections()
+        rows = op.flops // (2 * sum(sizes[name].size for name in op.weights))
+        down = linear(rows, one.matrix.columns_in, one.rank)
+        up = linear(rows, one.rank, one.matrix.columns_out)
+        self.steps.append(Step(replace(op, flops=down, weights=()), down * (1 + int(needed))))
+        self.steps.append(Step(replace(op, flops=up, weights=()), up * 2))
+
+    def attention(self, op: Op, queries: bool, keys: bool, values: bool) -> bool:
+        """Add scores and mix of what asks for a gradient or not; whether the result does."""
+        halves = int(queries or keys) + int(queries) + int(keys) + int(values)  # dP; dQ, dK, dV
         self.steps.append(Step(op, op.flops * halves // 2))
-        return queries or keys
+        return queries or keys or values
+
+    def feed_forward(self, ops: Sequence[Op], needed: bool) -> bool:
+        """Add the matrices of a feed-forward, the last of which takes what the others made."""
+        inner = any([self.linear(op, needed) for op in ops[:-1]])
+        return self.linear(ops[-1], inner)
 
     def tower(self) -> None:
         """The tower; where CLS looks is asked for beside it, and chooses without a gradient."""
         ops = self.spec.vision.ops(False)
+        heads, asked = False, list[bool]()  # of queries, keys and values; then of the inner rows
         for op in ops:
-            add = self.attention if op.kind == "attention" else self.linear
-            self.vision = add(op, self.vision)
+            if op.kind == "attention":
+                heads = self.attention(op, *((asked or [self.vision]) * 3)[:3])
+                asked = []
+            elif not op.weights:
+                self.vision = self.linear(op, self.vision)
+            elif op.weights[0] == "o":
+                self.vision |= self.linear(op, heads)
+            elif op.weights[0] == "down":
+                self.vision |= self.linear(op, any(asked))
+                asked = []
+            else:
+                asked.append(self.linear(op, self.vision))
         if _needs_cls_attention(self.spec):
             self.steps += [Step(op) for op in self.spec.vision.ops(True)[len(ops) :]]
 
@@ -133,11 +181,12 @@ class _Walk:
         bridge = self.spec.bridge
         if bridge is None:
             return needed
-        for op in bridge.ops(self.dims, self.dims.fine, layer):
+        ops = bridge.ops(self.dims, self.dims.fine, layer)
+        if all(op.weights for op in ops):  # the layer's own feed-forward, behind its norm
+            return self.feed_forward(ops, needed or "language" in self.trained) or needed
+        for op in ops:
             before = self.vision if op.flow == "vision" else needed
-            # the layer's own feed-forward stands behind a norm that is trained with it
-            behind_norm = op.owner == "language" and "language" in self.trained
-            needed = self.linear(op, before or behind_norm) or needed
+            needed = self.linear(op, before) or needed
         return needed
 
     def rank(self, layer: int) -> None:
@@ -151,51 +200,64 @@ class _Walk:
     def band_layer(self, layer: int, rows: int, bridged: bool) -> None:
         """Self-attention and the band's reading, in the order that the fusion has them."""
         language, fusion = self.dims.language, self.spec.fusion
-        keys = self.keys_values(layer, bridged)
+        read = self.keys_values(layer, bridged)
         if fusion.at == "before":
-            self.sequence |= self.read(layer, rows, keys)
-        for op in _projections(language, rows, layer):
-            self.linear(op, self.sequence)
-        own = _self_attention(language, rows, rows, layer)
-        heads = self.attention(own, self.sequence, self.sequence or (keys and self.joint))
-        read = self.read(layer, rows, keys) if fusion.at == "parallel" else False
+            self.sequence |= self.read(layer, rows, False, read)
+        asked = [self.linear(op, self.sequence) for op in _projections(language, rows, layer)]
+        queries, *own = asked
+        if self.joint:
+            own = read = [a or b for a, b in zip(own, read, strict=True)]
+        heads = self.attention(_self_attention(language, rows, rows, layer), queries, *own)
+        found = self.read(layer, rows, queries, read) if fusion.at == "parallel" else False
         one_output = not self.spec.sharing.own_query  # W_o once, on the sum of both
-        self.linear(_output(language, rows, layer), heads or (read and one_output))
-        self.sequence |= read
+        out = self.linear(_output(language, rows, layer), heads or (found and one_output))
+        self.sequence |= found or out
         if fusion.at == "after":
-            self.sequence |= self.read(layer, rows, keys)
+            self.sequence |= self.read(layer, rows, False, read)
 
-    def keys_values(self, layer: int, bridged: bool) -> bool:
-        """Bridge, then keys and values of the fine features; whether these ask for a gradient."""
+    def keys_values(self, layer: int, bridged: bool) -> list[bool]:
+        """Bridge, then keys and values of the fine features; whether each asks for a gradient."""
         spec = self.spec
         memory = self.memory if bridged else self.bridge(layer, self.memory)
         if spec.bridge is not None and spec.bridge.carry:
             self.memory = memory
         norm = "band" if getattr(spec.sharing, "own_norm", False) else "language"
-        asked = memory or norm in self.trained
+        normed = inner = memory or norm in self.trained
+        asked = [normed, normed]
         for op in spec.fusion.memory_ops(self.dims.language, self.dims.fine, layer, spec.sharing):
-            asked = self.linear(op, asked)
+            if op.weights:  # the layer's own keys and values
+                asked = self.by_weight(op, normed)
+            else:
+                inner = self.linear(op, inner)
+                asked = [one or inner for one in asked]
         return asked
 
-    def read(self, layer: int, rows: int, keys: bool) -> bool:
+    def read(self, layer: int, rows: int, queries: bool, keys_values: Sequence[bool]) -> bool:
         """The band's part for the rows of the sequence; whether its result asks for a gradient.
 
-        Maps of flow `sequence` make queries and gates, those of flow `memory` take what was read.
+        Maps of flow `sequence` make queries, beside self-attention's `queries`, and gates; those
+        of flow `memory` take what was read.
         """
         spec, language = self.spec, self.dims.language
         ops = spec.fusion.row_ops(language, rows, self.dims.fine, layer, spec.sharing)
-        asked = self.sequence
-        for op in ops:
-            if op.kind == "linear" and op.flow != "memory":
-                asked = self.linear(op, asked)
-        for op in ops:
-            if op.kind == "attention":
-                asked = self.attention(op, asked, keys or (self.sequence and self.joint))
+        read = next(i for i, op in enumerate(ops) if op.kind == "attention")
+        before = [op for op in ops[:read] if op.flow != "memory"]
+        queries = self.in_turn(before, self.sequence) or (queries and spec.sharing.shared_query)
+        heads = self.attention(ops[read], queries, *keys_values)
+        gated = any([self.linear(op, self.sequence) for op in ops[read + 1 :]])
         gates = spec.fusion.parameters(language, spec.sharing) - spec.sharing.parameters(language)
-        asked |= gates > 0 and "band" in self.trained
+        heads |= gated or (gates > 0 and "band" in self.trained)
+        return self.in_turn([op for op in ops[:read] if op.flow == "memory"], heads) or heads
+
+    def in_turn(self, ops: Sequence[Op], needed: bool) -> bool:
+        """Add the layer's own map and, beside it, the band's one on the other; for their sum."""
+        asked, inner = False, needed
         for op in ops:
-            if op.kind == "linear" and op.flow == "memory":
-                asked = self.linear(op, asked)
+            if op.weights:
+                asked |= self.linear(op, needed)
+            else:
+                inner = self.linear(op, inner)
+                asked |= inner
         return asked
 
 
@@ -207,14 +269,13 @@ def _needs_cls_attention(spec: ModelSpec) -> bool:
     return Need.CLS_ATTENTION in getattr(ANCHORS.of(spec.anchors).factory, "need", Need.NONE)
 
 
-def _op(kind: Literal["linear", "attention"], flops: int, layer: int | None) -> Op:
-    return Op(part="language", kind=kind, flops=flops, owner="language", layer=layer)
+def _op(kind: Literal["linear", "attention"], flops: int, layer: int | None, *weights: str) -> Op:
+    at = {"part": "language", "owner": "language", "layer": layer}
+    return Op(**at, kind=kind, flops=flops, weights=weights)
 
 
 def _projections(language: LanguageDims, rows: int, layer: int) -> list[Op]:
-    width = language.width
-    columns = (language.query_width, language.kv_width, language.kv_width)
-    return [_op("linear", linear(rows, width, out), layer) for out in columns]
+    return _matrices(language, rows, layer, "qkv")
 
 
 def _self_attention(language: LanguageDims, queries: int, keys: int, layer: int) -> Op:
@@ -222,11 +283,16 @@ def _self_attention(language: LanguageDims, queries: int, keys: int, layer: int)
 
 
 def _output(language: LanguageDims, rows: int, layer: int) -> Op:
-    return _op("linear", linear(rows, language.query_width, language.width), layer)
+    return _matrices(language, rows, layer, "o")[0]
 
 
 def _feed_forward(language: LanguageDims, rows: int, layer: int) -> list[Op]:
-    return [_op("linear", linear(rows, language.width, language.ffn), layer)] * 3
+    return _matrices(language, rows, layer, ("gate", "up", "down"))
+
+
+def _matrices(language: LanguageDims, rows: int, layer: int, names: Iterable[str]) -> list[Op]:
+    sizes = language.projections()
+    return [_op("linear", 2 * rows * sizes[name].size, layer, name) for name in names]
 
 
 def _head(language: LanguageDims, rows: int) -> Op:

@@ -87,7 +87,7 @@ def _upright_rgb(image: ImageFile.ImageFile) -> np.ndarray:
     if image.mode == "RGB" and image.format in AS_THEY_ARE and not _TOLD & image.info.keys():
         return _array(image)  # an ordinary photograph
     turn = TURNS.get(_orientation(image))
-    return _rgb(image if turn is None else image.transpose(turn))
+    return as_rgb(image if turn is None else image.transpose(turn))
 
 
 def _orientation(image: Image.Image) -> int:
@@ -97,7 +97,11 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _rgb(image: Image.Image) -> np.ndarray:
+def as_rgb(image: Image.Image) -> np.ndarray:
+    """A picture that is open as uint8 RGB [H,W,3]; what is transparent shows white.
+
+    Raises ValueError for 32 bits a pixel.
+    """
     if image.mode.startswith("I;16"):
         grey_HW = (np.asarray(image) >> 8).astype(np.uint8)
         return np.repeat(grey_HW[..., None], 3, axis=2)

@@ -103,14 +103,27 @@ class EramvProcessor(ProcessorLoading, ProcessorMixin):  # pyright: ignore[repor
         """Id of a visual row in `input_ids`."""
         return self.tokenizer.convert_tokens_to_ids(image_token(self.tokenizer))
 
-    def write(self, question: str, images: int = 1, history: Sequence[Turn] = ()) -> str:
+    def write(
+        self,
+        question: str,
+        images: int = 1,
+        history: Sequence[Turn] = (),
+        answer: str | None = None,
+    ) -> str:
         """The whole prompt of a question, up to where the answer begins.
 
         `history`: the turns before it, (question, answer) each; the images stand in the first
-        turn, `<image>` each. What looks like a special token in a question or answer is broken by
-        a blank. Raises UserError for a chat whose tokenizer has no template.
+        turn, `<image>` each. `answer`: written behind the prompt, as training writes it, without
+        what ends it. What looks like a special token in a question or answer is broken by a
+        blank. Raises UserError for a chat whose tokenizer has no template, ValueError for an
+        answer without words.
         """
-        pieces = self._prompt.pieces([*history, (question, "")], images, self._chat, asking=True)
+        if answer is not None and not answer.strip():
+            raise ValueError("an answer without words")
+        turns = [*history, (question, answer or "")]
+        pieces = self._prompt.pieces(turns, images, self._chat, asking=answer is None)
+        while answer and pieces[-1].kind is not Kind.ANSWER:
+            pieces.pop()
         special = special_texts(self.tokenizer)
         return "".join(self._text(piece, special) for piece in pieces)
 

@@ -170,7 +170,7 @@ class Resolver:
             return None
         parts["train"] = replace(parts["train"], steps=steps)
         arm = Arm(name=name, spec=spec, matched=matched, **parts)
-        problems += check_fit(arm.spec, arm.data, arm.train, arm.evaluate)
+        problems += check_fit(arm.spec, arm.data, arm.train, arm.evaluate, arm.trainer)
         return self._started(arm, problems)
 
     def _started(self, arm: Arm, problems: list[Problem]) -> Arm | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
 from eramv_lab.errors import Problem, UserError, nearest
-from eramv_lab.recipe.parse import choice, hints_of, plain
+from eramv_lab.recipe.parse import choice, hints_of, plain, shape
 from eramv_lab.recipe.schema import SECTIONS, SOURCES, source_config
 from eramv_lab.registry import SLOTS, Component, Registry, field_docs
 
@@ -130,6 +130,9 @@ def keys_of(config: type[Any], above: str = "") -> Iterator[Key]:
         else:
             default = ", needed"
         yield Key(name=above + f.name, type=_type(hint), default=default, doc=docs.get(f.name, ""))
+        for kind in get_args(hint):
+            if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+                yield from keys_of(kind, f"{above}{f.name}.")
 
 
 def _written(value: Any) -> str:
@@ -147,6 +150,8 @@ def _type(hint: Any) -> str:
         return " | ".join(str(a) for a in get_args(hint))
     if get_origin(hint) in (Union, types.UnionType):
         return " | ".join(_type(a) for a in get_args(hint))
+    if dataclasses.is_dataclass(hint):
+        return shape(hint)
     words = {int: "whole number", float: "number", str: "text", bool: "true | false"}
     if hint in words:
         return words[hint]

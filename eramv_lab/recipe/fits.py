@@ -5,15 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from eramv_lab.errors import Problem
+from eramv_lab.recipe.lora import check_lora
 from eramv_lab.recipe.model_spec import ModelSpec
-from eramv_lab.recipe.schema import DataConfig, EvaluateConfig, TrainConfig, check_sizes
+from eramv_lab.recipe.schema import (
+    DataConfig,
+    EvaluateConfig,
+    TrainConfig,
+    TrainerConfig,
+    check_sizes,
+)
 
 
 def check_fit(
-    spec: ModelSpec, data: DataConfig, train: TrainConfig, evaluate: EvaluateConfig
+    spec: ModelSpec,
+    data: DataConfig,
+    train: TrainConfig,
+    evaluate: EvaluateConfig,
+    trainer: TrainerConfig,
 ) -> Iterator[Problem]:
     """Problems: more asked for than there is, or a part that cannot do what another one asks."""
     yield from check_sizes(data, train, evaluate)
+    yield from check_lora(train.roles, spec, trainer.strategy)
     rows = spec.dims().visual
     if train.max_tokens <= rows:
         message = f"{train.max_tokens} leaves no room beside the {rows} rows of an image"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable, Mapping
-from functools import cache
+from functools import cache, reduce
+from operator import or_
 from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -31,7 +32,10 @@ def hints_of(config: type[Any]) -> dict[str, Any]:
 
 @cache
 def _adapter(config: type[Any], name: str) -> TypeAdapter[Any]:
-    return TypeAdapter(get_type_hints(config, include_extras=True)[name])
+    hint = get_type_hints(config, include_extras=True)[name]
+    kinds = get_args(hint)
+    words = tuple(kind for kind in kinds if not dataclasses.is_dataclass(kind))
+    return TypeAdapter(hint if len(words) == len(kinds) else reduce(or_, words))
 
 
 def parse_config(
@@ -55,8 +59,8 @@ def parse_config(
             problems.append(choice(f"unknown key {name!r}", name, fields, where))
             continue
         hint = hints_of(config)[name]
-        if dataclasses.is_dataclass(hint):
-            good[name] = parse_config(hint, {} if value is None else value, where, problems)  # type: ignore[arg-type]
+        if (inner := _filled(hint, value)) is not None:
+            good[name] = parse_config(inner, {} if value is None else value, where, problems)
         elif value == "none" and NoneType in get_args(hint):
             good[name] = None
         else:
@@ -71,6 +75,12 @@ def parse_config(
     return config(**good) if len(problems) == before else None
 
 
+def _filled(hint: Any, value: object) -> type[Any] | None:
+    """The dataclass that `value` is to fill: the type itself, or one of a union's for keys."""
+    kinds = (hint, *(get_args(hint) if isinstance(value, Mapping) else ()))
+    return next((k for k in kinds if isinstance(k, type) and dataclasses.is_dataclass(k)), None)
+
+
 def _value(config: type[Any], name: str, value: Any, where: str, problems: list[Problem]) -> Any:
     try:
         return _adapter(config, name).validate_json(json.dumps(value), strict=True)
@@ -83,15 +93,24 @@ def _value(config: type[Any], name: str, value: Any, where: str, problems: list[
 
 def _value_problem(hint: Any, value: Any, where: str, errors: list[Any]) -> Problem:
     """One problem for a value, however many branches of a union refused it."""
-    choices = tuple(str(c) for part in (hint, *get_args(hint)) for c in literals(part))
+    parts = (hint, *get_args(hint))
+    choices = tuple(str(c) for part in parts for c in literals(part))
+    choices += tuple(shape(part) for part in parts if dataclasses.is_dataclass(part))
     texts = [e["msg"].removeprefix("Input ").removeprefix("Value error, ") for e in errors]
-    deeper = [str(p) for p in errors[0]["loc"] if isinstance(p, int)] if len(errors) == 1 else []
+    deeper = [p for p in errors[0]["loc"] if isinstance(p, int)] if len(errors) == 1 else []
+    for place in deeper:
+        value = value[place]
     return Problem(
         message=f"{' or '.join(dict.fromkeys(texts))}, found {value!r}",
-        key=".".join([where, *deeper]),
+        key=".".join([where, *map(str, deeper)]),
         allowed=choices,
         nearest=nearest(str(value), choices),
     )
+
+
+def shape(config: Any) -> str:
+    """The keys of a dataclass as a recipe writes them: `{lora: ...}`."""
+    return "{" + ", ".join(f"{f.name}: ..." for f in dataclasses.fields(config)) + "}"
 
 
 def literals(hint: Any) -> tuple[Any, ...]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from eramv_lab.errors import Problem
+from eramv_lab.recipe.lora import Adapted
 from eramv_lab.recipe.parse import choice, parse_config
 
 Count = Annotated[int, Field(ge=1)]
@@ -75,13 +76,13 @@ class BaseRef:
 
 @dataclass(frozen=True, kw_only=True)
 class Roles:
-    """Which parts learn: `full` or `frozen`."""
+    """Which parts learn: whole, not at all, or by low-rank differences (`{lora: {rank: 8}}`)."""
 
-    vision: Role = "frozen"
+    vision: Role | Adapted = "frozen"
     """The vision tower; while it is frozen its features are computed once and cached."""
     connector: Role = "full"
     """Vision width to language width."""
-    language: Role = "full"
+    language: Role | Adapted = "full"
     """The language model, embedding and head included."""
     bridge: Role = "full"
     """What a band layer does to the fine features first."""

@@ -20,7 +20,7 @@ from eramv_lab.data.module import LabData
 from eramv_lab.data.processor import processor_of
 from eramv_lab.errors import LabError
 from eramv_lab.track.curves import CurveWriter
-from eramv_lab.train import checkpoint, ranks
+from eramv_lab.train import adapter, checkpoint, ranks
 from eramv_lab.train.callbacks import TRAIN_SHARE, Progress, Report
 from eramv_lab.train.environment import environment
 from eramv_lab.train.files import read_json, write_json, write_jsonl, write_text
@@ -108,6 +108,7 @@ def _fit(
     with CurveWriter(tracked.uri, tracked.run_id, folder / "curves.csv", kept=kept) as writer:
         lit, data, trainer = train(folder, plan, state, writer, progress, about)
     progress.tell(phase="evaluate", done=TRAIN_SHARE)
+    beside = adapter.finish(lit, folder, plan)
     lit.model.save_pretrained(folder)
     processor_of(lit.spec, data.words, data.pixels).save_pretrained(folder)
 
@@ -125,6 +126,8 @@ def _fit(
         "state": "complete",
         **{key: plan[key] for key in ("study", "arm", "seed", "hash")},
         "recipe": arm,
+        "start": dict(plan.get("start") or {}),
+        **({"adapter": beside} if beside else {}),
         "row": row,
         "per_type": scored.per_type(),
         "cost": cost.to_json(),
@@ -185,9 +188,9 @@ def train(
         if done < steps and not trained:
             data.require_labels()
             trainer.fit(lit, data)
-            lit = lit.whole()
         elif state is not None:
             load_weights(lit, state)
+        lit = lit.whole()
     for broken in ranks.gather(data.broken):
         data.broken |= broken
     return lit, data, trainer

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,24 +17,33 @@ from eramv_lab.data.collate import IGNORED, repeat_images
 from eramv_lab.data.words import words_of
 from eramv_lab.errors import Problem, UserError
 from eramv_lab.model import build_model
+from eramv_lab.recipe.lora import adapted, bits_of
 from eramv_lab.recipe.model_spec import parse_model
 from eramv_lab.recipe.parse import parse_config
 from eramv_lab.recipe.schema import TrainConfig
+from eramv_lab.train.lora import add_differences, quantise, require_bits, summary
 from eramv_lab.train.optim import build_optimizer, schedule
+from eramv_lab.train.resume import load_weights
 from eramv_lab.train.roles import counts, role_of, set_trainable, table
 from eramv_lab.train.shard import shard
-from eramv_lab.train.start import load_arm, load_base
+from eramv_lab.train.start import load_start
 
 
 class LitArm(LightningModule):
     """The model of a resolved arm with its starting weights, and how it learns.
 
     `arm` is the plain recipe, `start` names the folder of a `base` or of an `arm`; nothing else is
-    kept as a hyperparameter, so that a checkpoint loads without unpickling anything.
+    kept as a hyperparameter, so that a checkpoint loads without unpickling anything. `whole`: no
+    matrix is kept in fewer bits, whatever the recipe says.
     """
 
     def __init__(
-        self, arm: Mapping[str, Any], seed: int, start: Mapping[str, str] | None = None
+        self,
+        arm: Mapping[str, Any],
+        seed: int,
+        start: Mapping[str, str] | None = None,
+        *,
+        whole: bool = False,
     ) -> None:
         super().__init__()
         self.save_hyperparameters({"arm": dict(arm), "seed": seed, "start": dict(start or {})})
@@ -47,24 +55,34 @@ class LitArm(LightningModule):
             raise UserError(problems)
         self.spec, self.settings, self.seed = spec, train, seed
         self.words = words_of(spec)
-        words = self.words
-        self.model: Any = build_model(
-            spec, seed=seed, image_token_id=words.image, stops=words.stops
-        )
-        if start and "arm" in start:
-            load_arm(self.model, Path(start["arm"]))
-        elif start:
-            load_base(self.model, Path(start["base"]))
+        self.model: Any = self.started()
         self.roles = arm["train"]["roles"]
+        self._quantised = bool(bits_of(self.roles)) and not whole
+        if self._quantised:
+            require_bits(self.roles)
+            quantise(self.model)
+        add_differences(self.model, self.roles, spec, seed)
         set_trainable(self.model, self.roles)
         self.counts = counts(self.model)
         self._sharded = False
 
+    def started(self) -> Any:
+        """The model as it is before anything is learnt, made anew."""
+        words, (_, seed, start) = self.words, self._made_of
+        model = build_model(self.spec, seed=seed, image_token_id=words.image, stops=words.stops)
+        load_start(model, start)
+        return model
+
     def whole(self) -> LitArm:
         """The trained arm with whole weights, for the first process; every process calls it.
 
-        An arm that was not sharded comes back as it is.
+        An arm that was neither sharded nor kept in 4 bits comes back as it is.
         """
+        if self._quantised:
+            fresh = LitArm(*self._made_of, whole=True)
+            learnt = {n: p.detach().cpu() for n, p in self.named_parameters() if p.requires_grad}
+            load_weights(fresh, {"model": learnt})
+            return fresh
         if not self._sharded:
             return self
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -104,6 +122,7 @@ class LitArm(LightningModule):
             name=settings.optimizer,
             lr=settings.lr,
             muon_lr=settings.muon_lr,
+            lora_lr={r: lora.lr for r, lora in adapted(self.roles).items() if lora.lr},
             weight_decay=settings.weight_decay,
         )
         factor = schedule(
@@ -119,7 +138,7 @@ class LitArm(LightningModule):
 
     def on_fit_start(self) -> None:
         """Say what learns."""
-        rank_zero_info(table(self.counts))
+        rank_zero_info("\n".join([table(self.counts), *summary(self.roles, self.spec)]))
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Each batch has a random stream of its own, wherever training began and on any device."""

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 
+from eramv_lab.train.roles import is_difference
+
 MATRIX_ROLES = frozenset({"connector", "language", "bridge", "band"})
 """Roles whose matrices Muon turns; a tower keeps the optimizer it was made with."""
 
@@ -52,11 +54,17 @@ class Chained(Optimizer):
         self._link()
 
 
-def treatment(name: str, role: str, parameter: Tensor) -> Literal["matrix", "decay", "plain"]:
+def treatment(
+    name: str, role: str, parameter: Tensor
+) -> Literal["matrix", "decay", "plain", "lora"]:
     """How a parameter is trained: by Muon (a hidden matrix), by AdamW with or without decay.
 
-    Vectors (norms, biases, gates), embeddings and heads are plain.
+    Vectors (norms, biases, gates), embeddings and heads are plain. The halves of a low-rank
+    difference are AdamW's, with decay: Muon makes all directions of a matrix's step equally long,
+    and here the matrix that counts is the halves' product.
     """
+    if is_difference(name):
+        return "lora"
     module = name.rsplit(".", 2)[-2] if "." in name else name
     if parameter.ndim < 2 or "embed" in module or module == "lm_head":
         return "plain"
@@ -69,12 +77,14 @@ def build_optimizer(
     name: Literal["muon", "adamw"] = "muon",
     lr: float,
     muon_lr: float,
+    lora_lr: Mapping[str, float] | None = None,
     weight_decay: float = 0.0,
     betas: tuple[float, float] = (0.9, 0.95),
 ) -> Chained:
     """The optimizer of `(name, role, parameter)` triples, one group per role and treatment.
 
-    `lr` is AdamW's rate, `muon_lr` Muon's. Groups carry `role` and `kind` for the logs.
+    `lr` is AdamW's rate, `lora_lr` by role that of low-rank differences where it is another,
+    `muon_lr` Muon's. Groups carry `role` and `kind` for the logs.
     """
     groups: dict[tuple[str, str], list[nn.Parameter]] = {}
     for path, role, parameter in trainable:
@@ -87,6 +97,8 @@ def build_optimizer(
     for (kind, role), parameters in groups.items():
         group: dict[str, Any] = {"params": parameters, "role": role, "kind": kind}
         group["weight_decay"] = 0.0 if kind == "plain" else weight_decay
+        if kind == "lora":
+            group["lr"] = (lora_lr or {}).get(role, lr)
         (muon if kind == "muon" else adamw).append(group)
     parts: list[Optimizer] = []
     if muon:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from torch import nn
 
@@ -12,7 +12,8 @@ from eramv_lab.errors import Problem, UserError, nearest
 Role: TypeAlias = Literal["vision", "connector", "language", "bridge", "band"]
 
 ROLES: tuple[Role, ...] = ("vision", "connector", "language", "bridge", "band")
-
+HALVES = ("lora_A", "lora_B")
+"""Modules of the two matrices of a low-rank difference, as peft names them."""
 
 OWNERS: dict[str, Role] = {
     "vision_tower": "vision",
@@ -29,10 +30,10 @@ def role_of(name: str) -> Role:
     """The role of the parameter called `name` in the composed model.
 
     A band layer's own projections, norms and gates are `band`, what it does to the fine features
-    first is `bridge`; all else of the decoder, embedding and head is `language`.
-    Raises ValueError for a name of no known part.
+    first is `bridge`; all else of the decoder, embedding and head is `language`. Names that
+    peft gives are known too. Raises ValueError for a name of no known part.
     """
-    parts = name.removeprefix("model.").split(".")
+    parts = name.removeprefix("base_model.").removeprefix("model.").split(".")
     if "bridge" in parts or "shared_bridge" in parts:
         return "bridge"
     if "band" in parts or parts[0] in ("bands", "fusion"):
@@ -42,10 +43,17 @@ def role_of(name: str) -> Role:
     return OWNERS[parts[0]]
 
 
+def is_difference(name: str) -> bool:
+    """Whether a parameter is half of a low-rank difference (`train.lora` puts them in)."""
+    parts = name.split(".")
+    return len(parts) > 2 and parts[-3] in HALVES
+
+
 def set_trainable(
-    model: nn.Module, roles: Mapping[str, str]
+    model: nn.Module, roles: Mapping[str, Any]
 ) -> list[tuple[str, Role, nn.Parameter]]:
-    """Let the `full` roles learn, freeze the others; the (name, role, parameter) that learn.
+    """Let the `full` roles learn, of those with `{lora: ...}` the differences that the model has,
+    freeze the others; the (name, role, parameter) that learn.
 
     A role that is not named is frozen. Raises UserError for an unknown role or treatment and where
     nothing is left to learn, ValueError where one tensor stands under two roles that differ.
@@ -63,14 +71,15 @@ def set_trainable(
     problems += [
         Problem(message=f"found {how!r}", key=f"train.roles.{role}", allowed=("full", "frozen"))
         for role, how in roles.items()
-        if how not in ("full", "frozen")
+        if how not in ("full", "frozen") and not isinstance(how, Mapping)
     ]
     if problems:
         raise UserError(problems)
     asked: dict[int, bool] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         role = role_of(name)
-        learns = roles.get(role) == "full"
+        how = roles.get(role)
+        learns = is_difference(name) if isinstance(how, Mapping) else how == "full"
         if asked.setdefault(id(parameter), learns) != learns:
             raise ValueError(f"{name} is one tensor under two roles, one of them frozen")
         parameter.requires_grad_(learns)
@@ -83,13 +92,17 @@ def set_trainable(
 
 
 def counts(model: nn.Module) -> dict[Role, tuple[int, int]]:
-    """Parameters of each role that is there: (all, trainable)."""
+    """Parameters of each role that is there: (all, trainable).
+
+    Low-rank differences learn, and are none of the model's own, into which they are merged.
+    """
     found: dict[Role, tuple[int, int]] = {}
     for name, parameter in model.named_parameters():
         role = role_of(name)
         total, trained = found.get(role, (0, 0))
         size = parameter.numel()
-        found[role] = (total + size, trained + size * parameter.requires_grad)
+        own = 0 if is_difference(name) else size
+        found[role] = (total + own, trained + size * parameter.requires_grad)
     return {role: found[role] for role in ROLES if role in found}
 
 

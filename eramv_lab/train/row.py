@@ -13,6 +13,7 @@ from eramv_lab.data.module import LabData
 from eramv_lab.data.shards import Asked, BrokenSample
 from eramv_lab.errors import Problem, UserError
 from eramv_lab.evaluate.generate import Evaluation, Query, evaluate, queries
+from eramv_lab.recipe.lora import settled
 from eramv_lab.recipe.model_spec import parse_model
 from eramv_lab.train.callbacks import TRAIN_SHARE, Progress
 from eramv_lab.train.module import LitArm
@@ -114,7 +115,8 @@ def _sample_flops(
     lit: LitArm, data: LabData, groups: Sequence[Sequence[Asked]], *, pictured: bool
 ) -> float:
     """FLOPs of learning from one of some samples, all of them with an image or all without."""
-    spec, trained, visual = lit.spec, lit.roles, lit.spec.dims().visual
+    spec, visual = lit.spec, lit.spec.dims().visual
+    trained = settled(lit.roles, spec)
     if not pictured:  # the language model alone
         nothing: Any = dict.fromkeys(("anchors", "fine", "fusion", "bridge", "sharing"))
         spec = replace(spec, **nothing, band=(), reducer=())

@@ -52,6 +52,14 @@ def is_base(folder: Path) -> bool:
     return (folder / "base.json").is_file()
 
 
+def load_start(model: nn.Module, start: Mapping[str, str] | None) -> None:
+    """Fill the model with what a plan's `start` names: the folder of an `arm` or of a `base`."""
+    if start and "arm" in start:
+        load_arm(model, Path(start["arm"]))
+    elif start:
+        load_base(model, Path(start["base"]))
+
+
 def load_base(model: nn.Module, folder: Path) -> None:
     """Fill tower, connector and language model; what the arm adds keeps its own start.
 

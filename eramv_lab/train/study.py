@@ -16,6 +16,7 @@ from rich.console import Console
 
 from eramv_lab.errors import LabError, Problem, UserError
 from eramv_lab.recipe.arms import Arm
+from eramv_lab.recipe.lora import bits_of
 from eramv_lab.recipe.resolve import Recipe
 from eramv_lab.report import table
 from eramv_lab.report.compare import compare_study
@@ -111,6 +112,11 @@ def _study(
     if not open_fits and not news and (root / "table.md").exists():
         _close(root, console, f"all {len(fits)} fits were done before")
         return 0
+    for one in open_fits:
+        if bits_of(one.arm.train.roles):
+            from eramv_lab.train.lora import require_bits
+
+            require_bits(one.arm.train.roles)
     with alone(root):
         _write_study(recipe, root, seeds)
         for f in open_fits:

@@ -2,14 +2,25 @@
 
 import subprocess
 import sys
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
+from torch import Tensor
 
+from eramv_lab.train.adapter import write_adapter
+from eramv_lab.train.lora import add_differences
+from eramv_lab.train.roles import set_trainable
 from laws.whole import SYSTEMS, Sample, inputs, model_of, said, sample
 
 PROJECTIONS = r".*language_model\.layers\.\d+\.self_attn\.(q|k|v|o)_proj"
+ROLES = {
+    **dict.fromkeys(("connector", "bridge", "band"), "full"),
+    "language": {"lora": {"rank": 2, "targets": ["q", "k", "v", "o", "gate", "up", "down"]}},
+}
+"""How an arm learns by LoRA: what is new learns whole beside it."""
 ADAPTED = ("plain", "bridge.mlp", "flamingo", "sharing.lora", "qwen2", "fastv_joint")
 
 READER = """
@@ -52,11 +63,34 @@ def save_adapted(model: Any, batch: dict[str, Any], folder: Path) -> torch.Tenso
             weight = adapted.get_parameter(name)
             weight.copy_(0.3 * torch.randn(weight.shape, generator=generator))
         logits = adapted.eval()(**batch).logits
-    adapted.save_pretrained(folder)
+    adapted.save_pretrained(str(folder))
+    return logits
+
+
+def save_learnt(model: Any, batch: dict[str, Any], folder: Path) -> torch.Tensor:
+    """The same as a fit with LoRA leaves it."""
+    add_differences(model, ROLES, model.spec, 0)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for _, _, weight in set_trainable(model, ROLES):
+            weight += 0.1 * torch.randn(weight.shape, generator=generator)
+        logits = model.eval()(**batch).logits
+    write_adapter(model, ROLES, folder, None)
     return logits
 
 
 def test_every_system_comes_back_in_a_new_process(tmp_path: Path):
+    come_back(tmp_path, ADAPTED, save_adapted)
+
+
+@pytest.mark.slow
+def test_every_system_comes_back_with_an_adapter_and_with_it_merged(tmp_path: Path):
+    come_back(tmp_path, tuple(SYSTEMS), save_learnt)
+
+
+def come_back(
+    tmp_path: Path, adapters: Collection[str], save: Callable[[Any, dict[str, Any], Path], Tensor]
+) -> None:
     expected: dict[str, torch.Tensor] = {}
     for name, section in SYSTEMS.items():
         model, folder = model_of(section), tmp_path / "saved" / name
@@ -66,8 +100,8 @@ def test_every_system_comes_back_in_a_new_process(tmp_path: Path):
                    folder / "batch.pt")  # fmt: skip
         with torch.no_grad():
             expected[name] = model(**batch).logits
-        if name in ADAPTED:
-            adapted = save_adapted(model, batch, folder / "adapter")
+        if name in adapters:
+            adapted = save(model, batch, folder / "adapter")
             expected[f"{name}+adapter"] = expected[f"{name}+merged"] = adapted
             assert (adapted - expected[name]).abs().max() > 1e-3
     found_file = tmp_path / "found.pt"

@@ -97,6 +97,18 @@ def test_prompts(order: str, template: str, images: int, expected: str):
     assert template == "vicuna" or text == expected
 
 
+@pytest.mark.parametrize("order", ["question_first", "image_first"])
+@pytest.mark.parametrize("template", ["plain", "vicuna", "chat"])
+def test_an_answer_stands_behind_its_prompt_as_the_data_writes_it(order: str, template: str):
+    made, history = processor(template, order), [("a", "b")]
+    written = made.write("Q", 2, history, answer="red one ")
+    assert written == made.write("Q", 2, history) + " red one"
+    later = made.write("R", 2, [*history, ("Q", "red one")])
+    assert later.startswith(written)
+    with pytest.raises(ValueError, match="without words"):
+        made.write("Q", answer=" ")
+
+
 def test_a_chat_without_a_template_is_a_clear_error():
     made = processor("chat")
     made.tokenizer.chat_template = None

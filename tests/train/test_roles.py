@@ -38,6 +38,9 @@ def model() -> nn.Module:
         ("bands.shared_bridge.up.weight", "bridge"),
         ("language_model.layers.1.band.gate.value", "band"),
         ("language_model.layers.1.band.sharing.k_proj.weight", "band"),
+        ("language_model.layers.1.self_attn.q_proj.lora_A.default.weight", "language"),
+        ("vision_tower.layers.0.qkv.base_layer.weight", "vision"),
+        ("base_model.model.connector.modules_to_save.default.0.weight", "connector"),
     ],
 )
 def test_role_of(name: str, role: str) -> None:
@@ -65,6 +68,18 @@ def test_set_trainable_frees_again() -> None:
     net = model()
     set_trainable(net, {"vision": "full"})
     assert len(set_trainable(net, FULL)) == 8
+
+
+def test_of_a_role_with_lora_the_differences_learn_and_count_as_no_parameters():
+    net = model()
+    net["connector"] = nn.ModuleDict(
+        {"base_layer": nn.Linear(2, 2), "lora_A": nn.ModuleDict({"default": nn.Linear(2, 1)})}
+    )
+    learning = set_trainable(net, {"connector": {"lora": {}}})
+    assert [name for name, _, _ in learning] == [
+        "connector.lora_A.default.weight", "connector.lora_A.default.bias"
+    ]  # fmt: skip
+    assert counts(net)["connector"] == (6, 3)
 
 
 @pytest.mark.parametrize(

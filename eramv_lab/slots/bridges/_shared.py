@@ -45,7 +45,16 @@ def matrix(
     *,
     owner: str = "bridge",
     flow: Literal["memory", "vision"] = "memory",
+    weights: tuple[str, ...] = (),
 ) -> Op:
     """The price of `rows` fine features through one matrix of a bridge."""
     flops = linear(rows, columns_in, columns_out)
-    return Op(part="bridge", kind="linear", flops=flops, owner=owner, layer=layer, flow=flow)
+    return Op(
+        part="bridge",
+        kind="linear",
+        flops=flops,
+        owner=owner,
+        layer=layer,
+        flow=flow,
+        weights=weights,
+    )

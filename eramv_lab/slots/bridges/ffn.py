@@ -28,8 +28,11 @@ class FfnConfig(BridgeConfig):
     def ops(self, dims: Dims, rows: int, layer: int | None) -> list[Op]:
         """Price of one application to `rows` features: the gated three matrices."""
         width, inner = dims.language.width, dims.language.ffn
-        shapes = ((width, inner), (width, inner), (inner, width))
-        return [matrix(rows, *shape, layer, owner="language") for shape in shapes]
+        shapes = {"gate": (width, inner), "up": (width, inner), "down": (inner, width)}
+        return [
+            matrix(rows, *shape, layer, owner="language", weights=(name,))
+            for name, shape in shapes.items()
+        ]
 
     def parameters(self, dims: Dims) -> int:
         """None."""

@@ -70,9 +70,9 @@ class AttendConfig:
         again = linear(rows, width, inner)  # W_q or W_o once more, for a step of its own
         op = {"part": "band", "kind": "linear", "flops": again, "owner": "language", "layer": layer}
         if self.at != "parallel" and sharing.shared_query:
-            ops.append(Op(**op))
+            ops.append(Op(**op, weights=("q",)))
         if self.at != "parallel" and not sharing.own_query:
-            ops.append(Op(**op, flow="memory"))
+            ops.append(Op(**op, flow="memory", weights=("o",)))
         ops += sharing.row_ops(language, rows, layer)
         flops = attention(rows, memory, inner)
         ops.append(Op(part="band", kind="attention", flops=flops, owner="band", layer=layer))

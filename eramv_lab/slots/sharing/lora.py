@@ -53,7 +53,7 @@ class LoraSharingConfig(SharedConfig):
         return [
             _low(down, layer, "sequence"),
             _low(up, layer, "sequence"),
-            Op(**op, flops=again, owner="language"),
+            Op(**op, flops=again, owner="language", weights=("o",)),
             _low(linear(rows, inner, self.rank), layer, "memory"),
             _low(linear(rows, self.rank, width), layer, "memory"),
         ]

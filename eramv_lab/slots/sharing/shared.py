@@ -39,4 +39,13 @@ def build_shared(config: SharedConfig, dims: Dims) -> Shared:
 def kv_op(language: LanguageDims, memory: int, layer: int, owner: str) -> Op:
     """The key and value projections of `memory` rows."""
     flops = linear(memory, language.width, 2 * language.kv_width)
-    return Op(part="band", kind="linear", flops=flops, owner=owner, layer=layer, flow="memory")
+    weights = ("k", "v") if owner == "language" else ()
+    return Op(
+        part="band",
+        kind="linear",
+        flops=flops,
+        owner=owner,
+        layer=layer,
+        flow="memory",
+        weights=weights,
+    )

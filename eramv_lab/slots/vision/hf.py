@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from eramv_lab.registry import VISION
-from eramv_lab.shapes import Dims, Op, VisionDims, attention, linear
+from eramv_lab.shapes import Dims, Op, Projection, VisionDims, attention, linear
 from eramv_lab.slots.contracts import Need, Patches
 from eramv_lab.slots.hub import config_of, shape_of
 
@@ -76,18 +76,38 @@ class HfVisionConfig:
         rows, width = dims.tokens, dims.width
         patch = 3 * plain["patch_size"] ** 2
 
-        def op(kind: Any, flops: int) -> Op:
-            return Op(part="vision", kind=kind, flops=flops, owner="vision", flow="vision")
+        def op(kind: Any, flops: int, layer: int | None = None, *weights: str) -> Op:
+            at = {"part": "vision", "owner": "vision", "flow": "vision", "layer": layer}
+            return Op(**at, kind=kind, flops=flops, weights=weights)
 
-        matrices = 3 if plain.get("use_swiglu_ffn") else 2
         ops = [op("conv", linear(dims.patches, patch, width))]
-        for _ in range(dims.layers):
-            ops += [op("linear", linear(rows, width, width))] * 4
-            ops.append(op("attention", attention(rows, rows, width)))
-            ops += [op("linear", linear(rows, width, dims.ffn))] * matrices
+        for layer in range(dims.layers):
+            for name, matrix in self.projections().items():
+                if name == "o":
+                    ops.append(op("attention", attention(rows, rows, width), layer))
+                ops.append(op("linear", 2 * rows * matrix.size, layer, name))
         if need_cls_attention:
             ops.append(op("attention", attention(1, rows, width) // 2))
         return ops
+
+    def projections(self) -> dict[str, Projection]:
+        """The matrices of a layer in the order of the data, named as the family names them."""
+        dims, plain = self.dims(), self.hf()
+        width, ffn, dino = dims.width, dims.ffn, plain["model_type"] == "dinov2"
+        attn = "encoder.layer.{}.attention" if dino else "encoder.layers.{}.self_attn"
+        paths = {name: f"{attn}.{name}_proj" for name in "qkv"}
+        paths["o"] = f"{attn}.{'o_proj' if dino else 'out_proj'}"
+        mlp = attn.rpartition(".")[0] + ".mlp"
+        if plain.get("use_swiglu_ffn"):
+            paths |= {name: f"{mlp}.{name}_proj" for name in ("gate", "up", "down")}
+        else:
+            paths |= {"up": f"{mlp}.fc1", "down": f"{mlp}.fc2"}
+        sizes = {"gate": (width, ffn), "up": (width, ffn), "down": (ffn, width)}
+        found: dict[str, Projection] = {}
+        for name, path in paths.items():
+            a, b = sizes.get(name, (width, width))
+            found[name] = Projection(path=f"tower.{path}", columns_in=a, columns_out=b)
+        return found
 
     def parameters(self) -> int:
         """Parameters the checkpoint holds, unused layers included, a pooling head left out."""

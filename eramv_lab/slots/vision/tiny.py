@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eramv_lab.registry import VISION
-from eramv_lab.shapes import Dims, Op, VisionDims, attention, linear
+from eramv_lab.shapes import Dims, Op, Projection, VisionDims, attention, linear
 from eramv_lab.slots.contracts import Need, Patches
 
 MEAN, STD = 0.5, 0.25
@@ -75,10 +75,19 @@ class TinyVisionConfig:
         """Operations of one image: the stem, each layer and, where asked, the CLS row."""
 
         def op(
-            kind: Literal["linear", "attention", "conv"], flops: int, layer: int | None = None
+            kind: Literal["linear", "attention", "conv"],
+            flops: int,
+            layer: int | None = None,
+            *weights: str,
         ) -> Op:
             return Op(
-                part="vision", kind=kind, flops=flops, owner="vision", layer=layer, flow="vision"
+                part="vision",
+                kind=kind,
+                flops=flops,
+                owner="vision",
+                layer=layer,
+                flow="vision",
+                weights=weights,
             )
 
         ops: list[Op] = []
@@ -89,15 +98,29 @@ class TinyVisionConfig:
         rows, width = self.dims().tokens, self.width
         for layer in range(self.layers):
             ops += [
-                op("linear", linear(rows, width, 3 * width), layer),
+                op("linear", linear(rows, width, 3 * width), layer, "qkv"),
                 op("attention", attention(rows, rows, width), layer),
-                op("linear", linear(rows, width, width), layer),
-                op("linear", linear(rows, width, self.ffn), layer),
-                op("linear", linear(rows, self.ffn, width), layer),
+                op("linear", linear(rows, width, width), layer, "o"),
+                op("linear", linear(rows, width, self.ffn), layer, "up"),
+                op("linear", linear(rows, self.ffn, width), layer, "down"),
             ]
         if need_cls_attention:  # scores only: nothing is mixed
             ops.append(op("attention", attention(1, rows, width) // 2, self.layers - 1))
         return ops
+
+    def projections(self) -> dict[str, Projection]:
+        """The matrices of a layer; one makes queries, keys and values."""
+        width, ffn = self.width, self.ffn
+        sizes = {
+            "qkv": ("qkv", width, 3 * width),
+            "o": ("out", width, width),
+            "up": ("up", width, ffn),
+            "down": ("down", ffn, width),
+        }
+        return {
+            name: Projection(path=f"layers.{{}}.{module}", columns_in=a, columns_out=b)
+            for name, (module, a, b) in sizes.items()
+        }
 
     def parameters(self) -> int:
         """Number of parameters."""
