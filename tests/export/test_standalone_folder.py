@@ -109,14 +109,24 @@ def test_the_folder_holds_what_it_needs_and_no_more(home: Path, tmp_path: Path):
     assert not list(tmp_path.glob(".*"))
 
 
-@pytest.mark.skipif(shutil.which("ruff") is None, reason="needs ruff")
 def test_the_files_name_nothing_that_they_lack(tmp_path: Path):
     for prompt in ("image_first", "question_first"):
         section = with_keys(TINY, prompt=prompt, reducer=["fastv"], sharing="lora")
         for name, text in bundle(spec_of(section)).items():
             (tmp_path / name).write_text(text)
-        ruff = ["ruff", "check", "--isolated", "--select", "F,E9", "--quiet", tmp_path]
-        assert subprocess.run(ruff, capture_output=True, text=True).stdout == ""
+        ruff = [
+            sys.executable,
+            "-m",
+            "ruff",
+            "check",
+            "--isolated",
+            "--select",
+            "F,E9",
+            "-q",
+            tmp_path,
+        ]
+        found = subprocess.run(ruff, capture_output=True, text=True)
+        assert found.returncode == 0, found.stdout + found.stderr
 
 
 def add_adapter(folder: Path) -> Any:
