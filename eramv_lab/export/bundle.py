@@ -20,12 +20,8 @@ CONFIGURATION, MODELING, PROCESSING = (
 AUTO = "auto_eramv"
 BUILT = ("vision", "anchors", "connector", "fine", "fusion", "bridge", "sharing", "language")
 """Slots whose components have a module (or an index) to build."""
-THERE = frozenset(
-    {
-        *("torch", "transformers", "numpy", "safetensors", "tokenizers", "huggingface_hub"),
-        *("packaging", "peft"),
-    }
-)
+THERE = {"torch", "transformers", "peft", "numpy", "safetensors", "tokenizers"}
+THERE |= {"huggingface_hub", "packaging"}
 """Libraries that come with transformers, peft and torch."""
 ORDER = (
     *("eramv_lab", "eramv_lab.errors", "eramv_lab.export.stand_ins", "eramv_lab.shapes"),

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from eramv_lab.errors import Problem, UserError, nearest
-from eramv_lab.slots.hub import place_of
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 ATTENTION = ("eager", "sdpa", "flash_attention_2")
@@ -23,7 +22,7 @@ class Options:
     pretrained: str
     """A model folder, or a hub id."""
     adapter: str | None = None
-    """A folder or hub id that `peft` reads; it is merged into the model."""
+    """A folder or hub id that `peft` reads, laid on the model."""
     device: str | None = None
     """`cpu`, `cuda`, ...; by default a GPU where there is one. Of several processes (`accelerate
     launch`) each has its own."""
@@ -85,37 +84,17 @@ class Options:
             raise UserError(Problem(message=str(error).split("\n")[0], key="device")) from None
 
     def load(self) -> tuple[Any, Any]:
-        """Model, the adapter merged into it, and processor; safetensors alone are read.
+        """Model, the adapter on it, and processor; safetensors alone are read.
 
         Raises UserError naming what cannot be loaded.
         """
-        from eramv_lab.model import EramvForConditionalGeneration, EramvProcessor
+        from eramv_lab.talk import load
 
-        place = place_of(self.pretrained)
-        try:
-            model: Any = EramvForConditionalGeneration.from_pretrained(
-                place,
-                dtype=self.dtype,
-                attn_implementation=self.attn_implementation,
-                use_safetensors=True,
-            )
-            processor = EramvProcessor.from_pretrained(place)
-        except (OSError, ValueError) as error:
-            raise _unreadable("pretrained", self.pretrained, error) from error
-        return self._adapted(model), processor
-
-    def _adapted(self, model: Any) -> Any:
-        if self.adapter is None:
-            return model
-        from peft import PeftModel
-
-        place = place_of(self.adapter)
-        try:
-            return PeftModel.from_pretrained(model, place).merge_and_unload()
-        except (OSError, ValueError) as error:
-            raise _unreadable("adapter", self.adapter, error) from error
-
-
-def _unreadable(name: str, found: str, error: Exception) -> UserError:
-    first = str(error).strip().split("\n", 1)[0]
-    return UserError(Problem(message=f"{found}: {first}", key=f"model_args.{name}"))
+        talker = load(
+            self.pretrained,
+            adapter=self.adapter,
+            device="cpu",  # its place is told later, by the number of its process
+            dtype=self.dtype,
+            attn_implementation=self.attn_implementation,
+        )
+        return talker.model, talker.processor

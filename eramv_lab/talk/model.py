@@ -38,14 +38,16 @@ def load(
     adapter: str | Path | None = None,
     device: str = "auto",
     dtype: str = "auto",
+    attn_implementation: str | None = None,
     runs: Path = Path("runs"),
     processor: Any = None,
 ) -> Talker:
     """The model of a folder, a study with one fit, or a hub id, ready to be asked.
 
     `adapter`: a folder or hub id of a peft adapter to lay on it. `device`: `auto` (a GPU where
-    there is one), `cpu`, `cuda`, `cuda:1`. `processor`: where it is loaded already. Weights are
-    read from safetensors alone and no code of the folder runs. Raises UserError.
+    there is one), `cpu`, `cuda`, `cuda:1`. `attn_implementation`: as in transformers.
+    `processor`: where it is loaded already. Weights are read from safetensors alone and no code of
+    the folder runs. Raises UserError.
     """
     if dtype not in DTYPES:
         raise UserError(Problem(message=f"there is no dtype {dtype!r}", allowed=tuple(DTYPES)))
@@ -53,7 +55,10 @@ def load(
     processor = load_processor(place) if processor is None else processor
     with _told(f"{place}: the model cannot be loaded"):
         net: Any = EramvForConditionalGeneration.from_pretrained(
-            place, dtype=DTYPES[dtype], use_safetensors=True
+            place,
+            dtype=DTYPES[dtype],
+            attn_implementation=attn_implementation,
+            use_safetensors=True,
         )
     if adapter is not None:
         net = _with_adapter(net, str(adapter))

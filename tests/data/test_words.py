@@ -267,7 +267,7 @@ def test_a_tokenizer_that_is_not_the_models_is_refused(tmp_path: Path):
     config.write_text(config.read_text().replace('"vocab_size": 384', '"vocab_size": 300'))
     from eramv_lab.slots import hub as reading
 
-    reading._read.cache_clear()
+    reading.read_config.cache_clear()
     with pytest.raises(UserError, match="tokenizer has 349 words, the model 300"):
         words_of(spec)
 

@@ -45,7 +45,6 @@ told = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text":
 text = processor.apply_chat_template(told, add_generation_prompt=True)
 inputs = processor(images=image, text=text)
 ids = model.generate(**inputs, max_new_tokens=5, do_sample=False)[0].tolist()
-torch.save({"ids": ids, "pixels": inputs["pixel_values"]}, out)
 model.save_pretrained(sys.argv[1] + "-again")
 processor.save_pretrained(sys.argv[1] + "-again")
 again = AutoModelForImageTextToText.from_pretrained(
@@ -67,6 +66,12 @@ rest = {"model.safetensors", "config.json", "processor_config.json", "chat_templ
 assert code | rest <= set(sent), sent
 same = AutoProcessor.from_pretrained(sys.argv[1] + "-again", trust_remote_code=True)
 assert torch.equal(same(images=image, text=text)["pixel_values"], inputs["pixel_values"])
+from peft import PeftModel
+adapted = PeftModel.from_pretrained(model, folder + "/adapter").eval()
+tuned = [adapted.generate(**inputs, max_new_tokens=5, do_sample=False)[0].tolist()]
+merged = adapted.merge_and_unload()
+tuned.append(merged.generate(**inputs, max_new_tokens=5, do_sample=False)[0].tolist())
+torch.save({"ids": ids, "tuned": tuned, "pixels": inputs["pixel_values"]}, out)
 """
 
 
@@ -104,14 +109,39 @@ def test_the_folder_holds_what_it_needs_and_no_more(home: Path, tmp_path: Path):
     assert not list(tmp_path.glob(".*"))
 
 
-@pytest.mark.skipif(shutil.which("ruff") is None, reason="needs ruff")
 def test_the_files_name_nothing_that_they_lack(tmp_path: Path):
     for prompt in ("image_first", "question_first"):
         section = with_keys(TINY, prompt=prompt, reducer=["fastv"], sharing="lora")
         for name, text in bundle(spec_of(section)).items():
             (tmp_path / name).write_text(text)
-        ruff = ["ruff", "check", "--isolated", "--select", "F,E9", "--quiet", tmp_path]
-        assert subprocess.run(ruff, capture_output=True, text=True).stdout == ""
+        ruff = [
+            sys.executable,
+            "-m",
+            "ruff",
+            "check",
+            "--isolated",
+            "--select",
+            "F,E9",
+            "-q",
+            tmp_path,
+        ]
+        found = subprocess.run(ruff, capture_output=True, text=True)
+        assert found.returncode == 0, found.stdout + found.stderr
+
+
+def add_adapter(folder: Path) -> Any:
+    """The model with a LoRA that says something else, saved in the folder's `adapter/`."""
+    from peft import LoraConfig, get_peft_model
+
+    model: Any = EramvForConditionalGeneration.from_pretrained(folder).eval()
+    where = r".*language_model\.layers\.\d+\.self_attn\.(q|k|v|o)_proj"
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules=where))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in (w for w in adapted.parameters() if w.requires_grad):
+            weight.copy_(torch.randn(weight.shape, generator=generator))
+    adapted.save_pretrained(folder / "adapter")
+    return adapted.eval()
 
 
 @pytest.mark.slow
@@ -119,6 +149,8 @@ def test_it_answers_where_we_and_pillow_are_not(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     out, found_file = tmp_path / "out", tmp_path / "found.pt"
+    home = Path(shutil.copytree(home, tmp_path / "tuned"))
+    adapted = add_adapter(home)
     write_standalone(home, out)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
     run = subprocess.run(
@@ -134,6 +166,8 @@ def test_it_answers_where_we_and_pillow_are_not(
     said = model.generate(**inputs, max_new_tokens=5, do_sample=False)[0]
     assert torch.equal(found["pixels"], inputs["pixel_values"])
     assert found["ids"] == said.tolist()
+    tuned = adapted.generate(**inputs, max_new_tokens=5, do_sample=False)[0].tolist()
+    assert found["tuned"] == [tuned, tuned] and tuned != found["ids"]
 
 
 # --- pixels

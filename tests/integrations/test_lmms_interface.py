@@ -218,17 +218,20 @@ def test_words_that_the_model_has_not_are_told(lmms, folder):
         lm.generate_until([request])
 
 
-def test_an_adapter_is_merged(lmms, folder, tmp_path):
+def test_an_adapter_is_laid_on_the_model(lmms, folder, tmp_path):
     from peft import LoraConfig, get_peft_model
 
     whole = EramvForConditionalGeneration.from_pretrained(folder)
     config = LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
     tuned: Any = get_peft_model(whole, config)  # pyright: ignore[reportArgumentType]
     tuned.save_pretrained(tmp_path)
-    plain, lm = model_of(lmms, folder), model_of(lmms, folder, adapter=str(tmp_path))
-    weights = [m.model.language_model.layers[0].self_attn.q_proj.weight for m in (lm, plain)]
-    merged = tuned.merge_and_unload().language_model.layers[0].self_attn.q_proj.weight
-    assert torch.equal(weights[0], merged) and not torch.equal(weights[1], merged)
+    merged = tuned.merge_and_unload().language_model.layers[0].self_attn.q_proj
+    models = model_of(lmms, folder, adapter=str(tmp_path)), model_of(lmms, folder)
+    with torch.no_grad():
+        rows = torch.randn(2, merged.in_features)
+        own, plain = (m.model.language_model.layers[0].self_attn.q_proj(rows) for m in models)
+        torch.testing.assert_close(own, merged(rows))
+        assert not torch.allclose(plain, own, atol=1e-3)
 
 
 # --- options, texts
@@ -249,7 +252,7 @@ def test_everything_wrong_with_the_options_is_told_together():
 @pytest.mark.parametrize("name", ["pretrained", "adapter"])
 def test_a_folder_that_is_none_is_named(folder, tmp_path, name):
     given = {"pretrained": str(folder), name: str(tmp_path)}
-    with pytest.raises(UserError, match=rf"model_args.{name}: {tmp_path}"):
+    with pytest.raises(UserError, match=str(tmp_path)):
         Options.of(given).load()
 
 

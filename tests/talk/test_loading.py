@@ -49,7 +49,7 @@ def test_a_study_of_one_fit_is_its_model(folder: Path, tmp_path: Path):
 
 
 def test_what_is_no_model_is_told(folder: Path, tmp_path: Path):
-    with pytest.raises(UserError, match="owner/name: the processor cannot be loaded"):
+    with pytest.raises(UserError, match="owner/name: cannot be loaded: Can't load image processor"):
         load("owner/name")
     broken = shutil.copytree(folder, tmp_path / "broken")
     (broken / "model.safetensors").write_bytes(b"nothing")

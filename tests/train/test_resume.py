@@ -200,7 +200,7 @@ def test_killed_while_answering_it_does_not_train_again(folder, whole):
 
     fit = planned(folder, "answering")
     clear(fit)
-    assert apart(fit, lambda: nth_call(module, "answer", 1, kill)) == -signal.SIGKILL
+    assert apart(fit, lambda: nth_call(module, "answer_all", 1, kill)) == -signal.SIGKILL
     assert checkpoint_steps(fit.folder)[0] == 9
     assert apart(fit, lambda: nth_call(LitArm, "training_step", 1, kill)) == 0
     same(fit.folder, whole(1))
