@@ -79,4 +79,5 @@ def data_inspect(
     weights = folder / "vision.safetensors" if folder else None
     weights = weights if weights and weights.is_file() else None
     out.parent.mkdir(parents=True, exist_ok=True)
-    print(inspect(chosen.plain, out, split=split, count=count, weights=weights))
+    start = {"model": chosen.origin.folder} if chosen.origin else None
+    print(inspect(chosen.plain, out, split=split, count=count, weights=weights, start=start))

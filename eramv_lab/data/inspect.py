@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from eramv_lab.data.collate import Collator, conversations
 from eramv_lab.data.local import local_folder
 from eramv_lab.data.module import LabData
-from eramv_lab.data.pixels import Pixels, Square
+from eramv_lab.data.pixels import Square
 from eramv_lab.data.reader import Sample, ShardDataset
 from eramv_lab.data.shards import Asked, BrokenSample
 from eramv_lab.data.sheet import Tile, draw_sheet, short
@@ -75,16 +75,17 @@ def inspect(
     split: str = "train",
     count: int = 8,
     weights: Path | None = None,
+    start: Mapping[str, str] | None = None,
     console: Console | None = None,
 ) -> Path:
     """Draw `count` samples of a split to the PNG `out`, and print what the split holds.
 
     `arm`: a resolved arm, plain. `weights`: the tower's weights (`vision.safetensors` of a base);
-    without them the tower is untrained, and the sheet says so. A made world that is missing is
+    without them the tower is untrained, and the sheet says so. `start`: as a plan's. A made world that is missing is
     drawn. Samples that are broken are left out and named. Returns `out`. Raises UserError for a
     stream, and where no sample can be read.
     """
-    data = LabData(arm, seed=0)
+    data = LabData(arm, seed=0, start=start)
     shards = _open(data, split)
     broken: dict[str, str] = {}
     samples = list(itertools.islice(_good(shards, broken), count))
@@ -93,7 +94,7 @@ def inspect(
     pictured = [sample.image_HWC for sample in samples if sample.image_HWC is not None]
     square = data.data.square
     picker = Picker.of(data.spec, weights) if pictured else None
-    picks = None if picker is None else picker(Pixels.of(data.spec.vision, square)(pictured))
+    picks = None if picker is None else picker(data.pixels(pictured))
     grid = data.spec.vision.dims().grid
     rows = iter(() if picks is None else picks)
     tiles = [

@@ -22,7 +22,7 @@ from eramv_lab.data.order import Batches
 from eramv_lab.data.pixels import Pixels
 from eramv_lab.data.reader import ShardDataset
 from eramv_lab.data.shards import Asked
-from eramv_lab.data.words import words_of
+from eramv_lab.data.words import begun_from, words_of
 from eramv_lab.errors import LabError, Problem, UserError
 from eramv_lab.recipe.fits import check_sizes
 from eramv_lab.recipe.model_spec import ModelSpec, parse_model
@@ -47,7 +47,8 @@ class LabData(LightningDataModule):
     `tower`: the vision tower with its final weights. Where the recipe freezes it and there is
     room, its features are computed once (by whoever comes first) and batches hold
     `vision_features` in place of `pixel_values`. Every batch holds each image once;
-    `collate.repeat_images` makes it the model's. Give the Trainer `use_distributed_sampler=False`:
+    `collate.repeat_images` makes it the model's. `start`: a plan's; words and pixels that the
+    slots do not bring are those of the model that it names. Give the Trainer `use_distributed_sampler=False`:
     the loaders are even by themselves. A sample that cannot be read is left out and named in
     `broken`. Raises UserError for a recipe that is not sound or asks for more than there is.
     """
@@ -58,6 +59,7 @@ class LabData(LightningDataModule):
         *,
         seed: int,
         tower: nn.Module | None = None,
+        start: Mapping[str, str] | None = None,
         shown: bool = True,
     ) -> None:
         super().__init__()
@@ -67,7 +69,8 @@ class LabData(LightningDataModule):
         for name, one in self.evaluate.also.items():
             self.sets[name] = replace(self.data, type=one.type, **{one.type: one.source})
         self.seed, self.tower, self.shown = seed, tower, shown
-        self.words = words_of(self.spec)
+        model = begun_from(start)
+        self.words = words_of(self.spec, model)
         self.collator = Collator(
             self.spec.prompt,
             self.spec.dims().visual or 1,
@@ -75,7 +78,7 @@ class LabData(LightningDataModule):
             words=self.words,
             max_tokens=self.train.max_tokens,
         )
-        self.pixels = Pixels.of(self.spec.vision, self.data.square)
+        self.pixels = Pixels.of(self.spec.vision, self.data.square, model)
         self.first_batch = 0
         self.broken: dict[str, str] = {}
         """Samples that could not be read, by key, and why."""

@@ -52,16 +52,18 @@ class Pixels:
     """Of the `processor`: its settings as JSON, so that other settings are other pixels."""
 
     @classmethod
-    def of(cls, vision: Any, square: Square = "pad") -> Pixels:
+    def of(cls, vision: Any, square: Square = "pad", start: str | None = None) -> Pixels:
         """What the tower of this vision config was trained on.
 
-        Mean and deviation are those of the tower's folder, or of its family where it says none.
-        Raises UserError for `processor` where the tower has none that gives images of its size.
+        Mean and deviation are those of the tower's folder, or of the model that it starts from,
+        `start`, where it has none; or of its family where nothing is said. Raises UserError for
+        `processor` where the tower has none that gives images of its size.
         """
-        size, path = vision.dims().image, getattr(vision, "path", None)
+        hf, size = hasattr(vision, "hf"), vision.dims().image
+        path = getattr(vision, "path", None) or (start if hf else None)
         if square == "processor" and path is None:
             raise _no_processor("the vision tower has no path")
-        if not hasattr(vision, "hf"):
+        if not hf:
             return cls(size=size, square=square)
         place = place_of(path) if path else None
         told = _told(place) if place else None

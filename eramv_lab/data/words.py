@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from eramv_lab.recipe.model_spec import ModelSpec
 from eramv_lab.slots.language.tokens import (
     as_text,
     front_of,
+    has_tokenizer,
     image_token,
     load_tokenizer,
     special_texts,
@@ -87,7 +88,10 @@ class WorldWords(Words):
         raise UserError(_NEEDS.format("a chat template"))
 
 
-_NEEDS = "the made world's words have not {}: set language.path, whose tokenizer is then used"
+_NEEDS = (
+    "the made world's words have not {}: set language.path, whose tokenizer is then used, or start "
+    "from a model that has one"
+)
 
 
 def _world_ids(text: str) -> list[int]:
@@ -203,15 +207,28 @@ class TokenizerWords(Words):
         return [(token, start) for token, (start, _) in zip(read.ids, read.offsets, strict=True)]
 
 
-def words_of(spec: ModelSpec) -> Words:
+def begun_from(start: Mapping[str, str] | None) -> str | None:
+    """The model folder that a plan's `start` names; None for a base and for nothing."""
+    return start.get("arm") or start.get("model") if start else None
+
+
+def words_of(spec: ModelSpec, start: str | None = None) -> Words:
     """How text becomes ids for the spec's language model.
 
-    Its own tokenizer where `language.path` is set, else the made world's words. Raises UserError
+    Its own tokenizer where `language.path` is set; else that of the model it starts from, `start`,
+    where it could have had a path and there is one; else the made world's words. Raises UserError
     where there is no tokenizer, or one that does not fit the model or the prompt's template.
     """
     path, vocab = getattr(spec.language, "path", None), spec.language.dims().vocab
     template = spec.prompt.template
-    if path is None:
+    tokenizer = None
+    if path is not None:
+        tokenizer = load_tokenizer(path)
+    elif start and hasattr(spec.language, "path") and has_tokenizer(start):
+        tokenizer = load_tokenizer(start)
+        if tokenizer.get_vocab() == IDS:  # it has learnt in the made world
+            tokenizer = None
+    if tokenizer is None:
         if template in ("vicuna", "chat"):
             what = f"what template {template} writes"
             raise UserError(Problem(message=_NEEDS.format(what), key="model.prompt.template"))
@@ -219,8 +236,7 @@ def words_of(spec: ModelSpec) -> Words:
             message = f"{vocab} words are fewer than the made world's {len(WORDS)}"
             raise UserError(Problem(message=message, key="model.language"))
         return WorldWords()
-    tokenizer = load_tokenizer(path)
     if tokenizer.vocab_size > vocab:
-        message = f"{path}: the tokenizer has {tokenizer.vocab_size} words, the model {vocab}"
+        message = f"{path or start}: the tokenizer has {tokenizer.vocab_size} words, the model {vocab}"
         raise UserError(Problem(message=message, key="model.language"))
     return TokenizerWords.of(tokenizer, vocab=vocab, chat=template == "chat")

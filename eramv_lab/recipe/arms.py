@@ -81,6 +81,18 @@ class Arm:
         return sections
 
     @cached_property
+    def origin(self) -> Released | None:
+        """The released model whose words and pixels are its own: there are no others in its slots.
+
+        None where its language model has a path, or cannot have one, or nothing brings words.
+        """
+        if getattr(self.spec.language, "path", "none") is not None:
+            return None
+        if self.parent is not None:
+            return self.parent.origin
+        return self.released if self.released and self.released.words else None
+
+    @cached_property
     def hash(self) -> str:
         """8 hex digits of everything that can change a result, but for the seed."""
         return self._digest(tuple(SECTIONS))
@@ -107,6 +119,8 @@ class Arm:
         kept["base"] = {"base": start, "seed": seed, "arm": self.parent and self.parent.hash}
         if self.released is not None:
             kept["base"]["model"] = self.released.hash
+            if self.origin is not None:
+                kept["base"]["words"] = self.origin.words
         return digest(kept)
 
     def with_seed(self, seed: int) -> Arm:
@@ -184,8 +198,10 @@ class Resolver:
             return None
         parts["train"] = replace(parts["train"], steps=steps)
         arm = Arm(name=name, spec=spec, matched=matched, **parts)
-        problems += check_fit(arm.spec, arm.data, arm.train, arm.evaluate, arm.trainer)
-        return started(arm, self.nodes[name], self.starts, self._other, problems)
+        begun = started(arm, self.nodes[name], self.starts, self._other, problems)
+        words = begun is None or begun.origin is not None  # else what it starts from is told first
+        problems += check_fit(arm.spec, arm.data, arm.train, arm.evaluate, arm.trainer, words)
+        return begun
 
     def _other(self, name: str, key: str, problems: list[Problem]) -> Arm | None:
         """Another arm that this one refers to in `key`; None where it is not sound."""

@@ -22,16 +22,23 @@ def check_fit(
     train: TrainConfig,
     evaluate: EvaluateConfig,
     trainer: TrainerConfig,
+    words: bool = False,
 ) -> Iterator[Problem]:
-    """Problems: more asked for than there is, or a part that cannot do what another one asks."""
+    """Problems: more asked for than there is, or a part that cannot do what another one asks.
+
+    `words`: whether the model that it starts from brings a tokenizer for it.
+    """
     yield from check_sizes(data, train, evaluate)
     yield from check_lora(train.roles, spec, trainer.strategy)
     rows = spec.dims().visual
     if train.max_tokens <= rows:
         message = f"{train.max_tokens} leaves no room beside the {rows} rows of an image"
         yield Problem(message=message, key="train.max_tokens")
-    tokenizer = getattr(spec.language, "path", None)
-    needed = "a tokenizer, that of a language model with a path (model.language.path)"
+    tokenizer = words or getattr(spec.language, "path", None)
+    needed = (
+        "a tokenizer, that of a language model with a path (model.language.path) or of the model "
+        "that it starts from (base.model)"
+    )
     if not tokenizer and spec.prompt.template in ("vicuna", "chat"):
         message = f"{spec.prompt.template} needs {needed}"
         yield Problem(message=message, key="model.prompt.template")
@@ -40,8 +47,12 @@ def check_fit(
         if not tokenizer and source.type != "world":
             message = f"{source.type} is text of any kind and needs {needed}"
             yield Problem(message=message, key=f"{key}.type")
-    if data.square == "processor" and not getattr(spec.vision, "path", None):
-        message = "processor is that of a tower with a path (model.vision.path)"
+    has_own = getattr(spec.vision, "path", None) or (words and hasattr(spec.vision, "path"))
+    if data.square == "processor" and not has_own:
+        message = (
+            "processor is that of a tower with a path (model.vision.path) or of the model that it "
+            "starts from (base.model)"
+        )
         yield Problem(message=message, key="data.square", allowed=("pad", "crop"))
 
 

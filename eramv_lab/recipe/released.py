@@ -21,6 +21,11 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 PARTS = ("vision", "language")
 """Slots that an arm must share with the model that it starts from."""
 KEY = "base.model"
+TOKENIZER = ("tokenizer*", "vocab*")
+PROCESSOR = (*TOKENIZER, "merges.txt", "*token*.json", "*processor_config.json", "chat_template*")
+"""Files of which one is there where there is a tokenizer, and all that decide words and pixels."""
+FETCHED = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")
+"""What is fetched of a model on the hub."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +40,8 @@ class Released:
     """8 hex digits of the bytes of its weights."""
     parts: Mapping[str, Any]
     """`vision` and `language` of its config."""
+    words: str = ""
+    """8 hex digits of the files of its processor; empty where it has no tokenizer."""
 
 
 def read_released(written: str, mark: Mark) -> Released:
@@ -45,7 +52,7 @@ def read_released(written: str, mark: Mark) -> Released:
     """
     place = base_path(written, mark)
     local = place.is_dir()
-    folder = place if local else _fetched(written)
+    folder = place if local else fetched(written, KEY)
     wrong: list[str] = []
     parts = _parts(folder, wrong)
     files = _weights(folder, wrong)
@@ -56,22 +63,31 @@ def read_released(written: str, mark: Mark) -> Released:
         folder=os.path.relpath(folder) if local else str(folder),
         hash=digest([_sha256(file, *_state(file)) for file in files]),
         parts=parts,
+        words=_words(folder),
     )
 
 
-def _fetched(name: str) -> Path:
-    """The folder of a hub id. Raises UserError where it is none, or the hub does not give it."""
+def fetched(name: str, key: str | None = None) -> Path:
+    """The folder of a hub id, configs, processor and safetensors in it. Raises UserError where it is none, or the hub does not give it."""
     owner, slash, rest = name.partition("/")
     if not slash or "/" in rest or owner in ("", ".", "..", "~") or Path(owner).is_dir():
-        raise UserError(Problem(message=f"no folder {name}", key=KEY))
+        raise UserError(Problem(message=f"no folder {name}", key=key))
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
+        return Path(snapshot_download(name, allow_patterns=list(FETCHED)))
     except Exception as error:  # the hub's client raises many kinds
         first = str(error).strip().split("\n", 1)[0]
         message = f"{name} is neither a folder here nor a model that the hub gave: {first}"
-        raise UserError(Problem(message=message, key=KEY)) from None
+        raise UserError(Problem(message=message, key=key)) from None
+
+
+def _words(folder: Path) -> str:
+    """Digest of the files that say how the model reads; empty where there is no tokenizer."""
+    if not any(any(folder.glob(pattern)) for pattern in TOKENIZER):
+        return ""
+    files = {f for pattern in PROCESSOR for f in folder.glob(pattern) if f.is_file()}
+    return digest({f.name: _sha256(f, *_state(f)) for f in sorted(files)})
 
 
 def _parts(folder: Path, wrong: list[str]) -> dict[str, Any]:

@@ -168,9 +168,10 @@ def train(
     torch.set_num_threads(arm["trainer"]["threads"])
     _keep_memory()
     trained = plan.get("trained")
-    lit = LitArm(arm, seed, {"arm": trained} if trained else plan.get("start"))
+    start = {"arm": trained} if trained else plan.get("start")
+    lit = LitArm(arm, seed, start)
     tower = lit.model.vision_tower if lit.vision_frozen else None
-    data = LabData(arm, seed=seed, tower=tower, shown=False)
+    data = LabData(arm, seed=seed, tower=tower, start=start, shown=False)
     steps, done = lit.settings.steps, int(state["step"]) if state else 0
     if state is not None:
         data.broken |= state["broken"]

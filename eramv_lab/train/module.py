@@ -14,7 +14,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.optim.lr_scheduler import LambdaLR
 
 from eramv_lab.data.collate import IGNORED, repeat_images
-from eramv_lab.data.words import words_of
+from eramv_lab.data.words import begun_from, words_of
 from eramv_lab.errors import Problem, UserError
 from eramv_lab.model import build_model
 from eramv_lab.recipe.lora import adapted, bits_of
@@ -54,7 +54,7 @@ class LitArm(LightningModule):
         if spec is None or train is None:
             raise UserError(problems)
         self.spec, self.settings, self.seed = spec, train, seed
-        self.words = words_of(spec)
+        self.words = words_of(spec, begun_from(start))
         self.model: Any = self.started()
         self.roles = arm["train"]["roles"]
         self._quantised = bool(bits_of(self.roles)) and not whole

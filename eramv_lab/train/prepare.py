@@ -93,7 +93,8 @@ def features(folder: str, plan: Mapping[str, Any]) -> None:
     tower = LitArm(arm, plan["seed"], plan["start"]).model.vision_tower
     if arm["trainer"]["accelerator"] != "cpu" and torch.cuda.is_available():
         tower = tower.cuda()
-    LabData(arm, seed=plan["seed"], tower=tower, shown=False).setup()
+    start = plan["start"]
+    LabData(arm, seed=plan["seed"], tower=tower, start=start, shown=False).setup()
 
 
 def finish(folder: str, study_dir: str, track: str, complete: bool) -> None:

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from eramv_lab.data.files import locked
+from eramv_lab.data.words import begun_from
 from eramv_lab.errors import LabError
 from eramv_lab.recipe.base import Base, read_base
 from eramv_lab.recipe.released import WEIGHTS
@@ -56,10 +57,10 @@ def is_base(folder: Path) -> bool:
 
 def load_start(model: nn.Module, start: Mapping[str, str] | None) -> None:
     """Fill the model from what a plan's `start` names: the folder of a `base`, `arm`, `model`."""
-    if start and "base" in start:
-        load_base(model, Path(start["base"]))
+    if folder := begun_from(start):
+        load_arm(model, Path(folder))
     elif start:
-        load_arm(model, Path(start.get("arm") or start["model"]))
+        load_base(model, Path(start["base"]))
 
 
 def load_base(model: nn.Module, folder: Path) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,10 +15,11 @@ from PIL import Image
 from eramv_lab.data.images import decode
 from eramv_lab.data.shards import Manifest, sha256_of
 from eramv_lab.model import EramvForConditionalGeneration, EramvProcessor
+from eramv_lab.model.convert import convert_llava
 from eramv_lab.report.plots import read_curve
 from eramv_lab.train.files import read_json
 from tests.data.pictures import BAD, GOOD
-from tests.hub import make_clip, make_qwen2
+from tests.hub import make_clip, make_llava, make_qwen2
 
 KINDS = ["grey.jpg", "print.jpg", "palette.png", "alpha.png", "turned.jpg", "deep.png"]
 KINDS += ["moving.gif", "thin.png", "plain.jpg"]
@@ -148,6 +150,47 @@ def test_a_stream_trains_and_says_what_it_cannot(folder, fitted):
     assert result is not None and "not exactly resumable" in result["data"]["resume"]
     own = read_json(fitted() / "result.json")
     assert own is not None and result["row"]["n"] == own["row"]["n"]
+
+
+def test_a_converted_llava_learns_with_its_own_words_and_pixels(folder, tmp_path):
+    llava = convert_llava(make_llava(tmp_path / "llava"), tmp_path / "start")
+    assert llava == []
+    slots = json.loads((tmp_path / "start" / "config.json").read_text())["slots"]
+    recipe: dict[str, Any] = {
+        "base": {"recipe": "none", "model": "start"},
+        "model": {s: slots[s] for s in ("vision", "anchors", "connector", "language", "prompt")},
+        "data": {
+            "type": "shards",
+            "shards": {"path": str(folder / "photos.shards")},
+            "folder": "cache",
+            "square": "processor",
+            "max_broken": 0.2,
+        },
+        "train": {"steps": 2, "images": 4, "optimizer": "adamw", "validate_every": 0},
+        "evaluate": {"images": 2, "max_new_tokens": 2},
+        "trainer": {"accelerator": "cpu"},
+    }
+    recipe["model"] |= {"band": "none"}
+    assert recipe["model"]["prompt"]["template"] == "chat" and slots["language"]["path"] == "none"
+    recipe["arms"] = {"first": {}, "second": {"base": {"arm": "first", "model": "none"}}}
+    (tmp_path / "own.yaml").write_text(json.dumps(recipe))
+    lab(tmp_path, "fit", "own.yaml")
+    theirs = EramvProcessor.from_pretrained(tmp_path / "start")
+    for name in ("first", "second"):
+        run = next((tmp_path / "runs" / "own").glob(f"{name}-s0-*"))
+        result = read_json(run / "result.json")
+        assert result is not None and result["row"]["n"] > 0
+        ours = EramvProcessor.from_pretrained(run)
+        asked = theirs.write(SAID[0])
+        picture = Image.fromarray(decode(GOOD["plain.jpg"]))
+        one, other = (p(images=picture, text=asked) for p in (ours, theirs))
+        assert one.keys() == other.keys() and ours.write(SAID[0]) == asked
+        assert all(torch.equal(one[k], other[k]) for k in ("input_ids", "pixel_values"))
+        model = EramvForConditionalGeneration.from_pretrained(run)
+        assert model.config.image_token_id == theirs.tokenizer.convert_tokens_to_ids("<image>")
+    (tmp_path / "start" / "tokenizer.json").unlink()
+    (tmp_path / "start" / "tokenizer_config.json").unlink()
+    assert "needs a tokenizer" in lab(tmp_path, "fit", "own.yaml", code=2)
 
 
 def spoil(shards: Path, count: int) -> list[str]:

@@ -10,10 +10,8 @@ from typing import Any
 from eramv_lab.errors import Problem, UserError
 from eramv_lab.model.convert.names import our_name
 from eramv_lab.model.convert.weights import FolderWeights, ModelWeights, Weights
+from eramv_lab.recipe.released import fetched
 from eramv_lab.slots.hub import LEFT_OUT, place_of, read_config
-
-WANTED = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")
-"""What is fetched of a checkpoint on the hub."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +75,7 @@ def open_checkpoint(source: Any) -> Checkpoint:
     name = str(source)
     place = place_of(name)
     _refuse_others(read_config(place).get("model_type"), name)
-    folder = Path(place) if Path(place).is_dir() else _fetched(name)
+    folder = Path(place) if Path(place).is_dir() else fetched(name)
     try:
         config = LlavaConfig.from_pretrained(folder)
         generation = GenerationConfig.from_model_config(config)
@@ -99,16 +97,6 @@ def _refuse_others(kind: Any, name: str) -> None:
             f"{name} has model_type {kind!r}, and only 'llava' can be converted (checkpoints of "
             f"LlavaForConditionalGeneration, as in llava-hf on the hub){also}"
         )
-
-
-def _fetched(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=list(WANTED)))
-    except Exception as error:
-        first = str(error).strip().split("\n", 1)[0]
-        raise UserError(f"the hub did not give {name}: {first}") from None
 
 
 def _plain(config: Any, section: str) -> dict[str, Any]:

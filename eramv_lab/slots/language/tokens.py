@@ -24,8 +24,7 @@ def load_tokenizer(path: str) -> Any:
     from transformers import AutoTokenizer
 
     place = place_of(path)
-    folder = Path(place)
-    if folder.is_dir() and not any(folder.glob("tokenizer*")) and not any(folder.glob("vocab*")):
+    if not has_tokenizer(place):
         raise UserError(f"{path} has no tokenizer: expected a tokenizer.json beside config.json")
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
@@ -40,6 +39,12 @@ def load_tokenizer(path: str) -> Any:
     backend.no_truncation()  # a tokenizer.json may ask for both
     backend.no_padding()
     return tokenizer
+
+
+def has_tokenizer(place: str) -> bool:
+    """Whether a folder holds a tokenizer; a hub id is believed to."""
+    folder = Path(place)
+    return not folder.is_dir() or any(folder.glob("tokenizer*")) or any(folder.glob("vocab*"))
 
 
 def image_token(tokenizer: Any) -> str:
