@@ -228,6 +228,7 @@ def _many(
         "adapter": adapter and _whole(adapter),
         "adapter_weights": fingerprint(adapter) if adapter else "",
         "dtype": chosen["dtype"],
+        "images": _whole(str(images or questions.parent)),
         **asdict(how),
     }
     done = answer_file(

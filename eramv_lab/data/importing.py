@@ -26,8 +26,9 @@ from eramv_lab.data.planning import (
     read_plan,
     reasons,
 )
-from eramv_lab.data.shards import MANIFEST, Manifest, ShardInfo, sha256_of
+from eramv_lab.data.shards import MANIFEST, Manifest, ShardInfo
 from eramv_lab.errors import LabError, Problem, UserError
+from eramv_lab.recipe.base import sha256_of
 
 HOLD_OUT, VAL_SHARE, SHARD_SIZE = 0.02, 0.01, 1000
 

@@ -81,9 +81,9 @@ def inspect(
     """Draw `count` samples of a split to the PNG `out`, and print what the split holds.
 
     `arm`: a resolved arm, plain. `weights`: the tower's weights (`vision.safetensors` of a base);
-    without them the tower is untrained, and the sheet says so. `start`: as a plan's. A made world that is missing is
-    drawn. Samples that are broken are left out and named. Returns `out`. Raises UserError for a
-    stream, and where no sample can be read.
+    without them the tower is untrained, and the sheet says so. `start`: as a plan's. A made world
+    that is missing is drawn. Samples that are broken are left out and named. Returns `out`. Raises
+    UserError for a stream, and where no sample can be read.
     """
     data = LabData(arm, seed=0, start=start)
     shards = _open(data, split)

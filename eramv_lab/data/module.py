@@ -47,10 +47,9 @@ class LabData(LightningDataModule):
     `tower`: the vision tower with its final weights. Where the recipe freezes it and there is
     room, its features are computed once (by whoever comes first) and batches hold
     `vision_features` in place of `pixel_values`. Every batch holds each image once;
-    `collate.repeat_images` makes it the model's. `start`: a plan's; words and pixels that the
-    slots do not bring are those of the model that it names. Give the Trainer `use_distributed_sampler=False`:
-    the loaders are even by themselves. A sample that cannot be read is left out and named in
-    `broken`. Raises UserError for a recipe that is not sound or asks for more than there is.
+    `collate.repeat_images` makes it the model's. Words and pixels that the slots do not bring are
+    those of the model that `start` (a plan's) names. Give the Trainer `use_distributed_sampler=
+    False`. A sample that cannot be read is left out and named in `broken`. Raises UserError.
     """
 
     def __init__(
@@ -79,11 +78,10 @@ class LabData(LightningDataModule):
             max_tokens=self.train.max_tokens,
         )
         self.pixels = Pixels.of(self.spec.vision, self.data.square, model)
-        self.first_batch = 0
+        self.first_batch = self.seen = 0
+        """The batch that training begins with, and samples that were read, without the broken."""
         self.broken: dict[str, str] = {}
         """Samples that could not be read, by key, and why."""
-        self.seen = 0
-        """Samples that were read, the broken ones not counted."""
         self._cache: bool | None = None
         self._folders: dict[tuple[str | None, str], Path] = {}
         self._examples: dict[tuple[str | None, str], Examples] = {}

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from pydantic import TypeAdapter
 
 from eramv_lab.errors import LabError, Problem, UserError
+from eramv_lab.recipe.base import sha256_of
 
 FORMAT = 2
 MANIFEST = "manifest.json"
@@ -168,12 +169,6 @@ class BrokenSample(LabError):
 def damaged(path: Path, message: str) -> UserError:
     """The error of a file that cannot be used, saying where it is."""
     return UserError(Problem(message=message, file=str(path)))
-
-
-def sha256_of(path: Path) -> str:
-    """Hash of a file's bytes (hex)."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def encode_text(

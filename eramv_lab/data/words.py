@@ -237,6 +237,8 @@ def words_of(spec: ModelSpec, start: str | None = None) -> Words:
             raise UserError(Problem(message=message, key="model.language"))
         return WorldWords()
     if tokenizer.vocab_size > vocab:
-        message = f"{path or start}: the tokenizer has {tokenizer.vocab_size} words, the model {vocab}"
+        message = (
+            f"{path or start}: the tokenizer has {tokenizer.vocab_size} words, the model {vocab}"
+        )
         raise UserError(Problem(message=message, key="model.language"))
     return TokenizerWords.of(tokenizer, vocab=vocab, chat=template == "chat")

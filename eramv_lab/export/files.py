@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from eramv_lab.errors import Problem, UserError
+from eramv_lab.recipe.base import sha256_of
 
 HASHES = "files.json"
 """Holds the sha256 of every other file of the folder."""
@@ -95,12 +95,7 @@ def without_paths(value: Any) -> Any:
 def hashes(folder: Path) -> dict[str, str]:
     """sha256 of every file below `folder` by its name there, but for files.json itself."""
     files = sorted(f for f in folder.rglob("*") if f.is_file() and f != folder / HASHES)
-    return {file.relative_to(folder).as_posix(): _sha256(file) for file in files}
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+    return {file.relative_to(folder).as_posix(): sha256_of(file) for file in files}
 
 
 def write_hashes(folder: Path) -> None:

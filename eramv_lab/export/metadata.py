@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from eramv_lab.evaluate.statistics import Estimate
@@ -38,7 +39,7 @@ def metadata(
         language="en",
         license="other" if parts else "apache-2.0",
         license_name="that-of-its-parts" if parts else None,
-        base_model=parts or None,
+        base_model=[name for name in parts if not Path(name).is_dir()] or None,
         library_name="transformers",
         pipeline_tag="image-text-to-text",
         tags=["eramv", "eramv_lab", "vision-language", *(["synthetic"] if made else [])],
@@ -50,8 +51,9 @@ def metadata(
 
 
 def pretrained(recipe: Mapping[str, Any]) -> list[str]:
-    """The checkpoints that parts of the model came from, as the recipe names them."""
-    model = recipe.get("model") or {}
+    """The checkpoints that the model or parts of it came from, as the recipe names them."""
+    model, base = recipe.get("model") or {}, recipe.get("base") or {}
     parts = (model.get(slot) for slot in ("vision", "language"))
-    paths = (part.get("path") for part in parts if isinstance(part, Mapping))
+    paths = [part.get("path") for part in parts if isinstance(part, Mapping)]
+    paths.append(base.get("model"))
     return [str(path) for path in paths if path not in (None, "none")]

@@ -10,6 +10,7 @@ from typing import Any
 
 from eramv_lab.errors import Problem, UserError
 from eramv_lab.export.bundle import AUTO, bundle
+from eramv_lab.export.files import ADAPTER, START
 from eramv_lab.model import EramvConfig, EramvProcessor
 from eramv_lab.model.guard import check_folder, read_json
 from eramv_lab.model.image_processing import EramvImageProcessor
@@ -17,7 +18,8 @@ from eramv_lab.model.image_processing import EramvImageProcessor
 COPIED = (
     *("*.safetensors", "*.safetensors.index.json", "generation_config.json"),
     *("tokenizer*", "vocab.*", "merges.txt", "special_tokens_map.json", "added_tokens.json"),
-    *("README.md", "LICENSE", "recipe.yaml", "adapter/*"),
+    *("README.md", "LICENSE", "recipe.yaml", f"{ADAPTER}/*"),
+    *(f"{START}/*.json", f"{START}/*.safetensors"),
 )
 """What goes along as it is."""
 SAME_PIXELS = frozenset(
@@ -35,9 +37,9 @@ def write_standalone(folder: Path, out: Path) -> None:
     """Write the model of `folder` so that transformers and torch alone load and run it.
 
     `out` (new, empty, or `folder` itself) gets weights, config and processor with the code that
-    they need; adapters load with plain peft. Whatever goes wrong, `out` is as it was.
-    Raises UserError for a folder that is not whole, for components that cannot stand alone, and
-    where `out` holds something else.
+    they need; adapters load with plain peft, and `start/`, the model that one goes onto, stands
+    alone too. Whatever goes wrong, `out` is as it was. Raises UserError for a folder that is not
+    whole, for components that cannot stand alone, and where `out` holds something else.
     """
     check_folder(folder)
     here = out.exists() and out.samefile(folder)
@@ -55,6 +57,8 @@ def write_standalone(folder: Path, out: Path) -> None:
         for name, text in texts.items():
             (whole / name).write_text(text, encoding="utf-8")
         if here:
+            if (out / START).is_dir():
+                write_standalone(out / START, out / START)
             for file in whole.iterdir():
                 file.replace(out / file.name)
             return
@@ -62,6 +66,8 @@ def write_standalone(folder: Path, out: Path) -> None:
             target = whole / file.relative_to(folder)
             target.parent.mkdir(exist_ok=True)
             shutil.copyfile(file, target)
+        if (whole / START).is_dir():
+            write_standalone(whole / START, whole / START)
         if out.exists():
             out.rmdir()
         whole.replace(out)

@@ -44,6 +44,12 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
+def sha256_of(path: Path) -> str:
+    """Hash of a file's bytes (hex)."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def base_path(written: str, mark: Mark) -> Path:
     """What `base.recipe` or `base.model` means: beside the file that says so, else from here."""
     beside = Path(mark.file).parent / written

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from eramv_lab.errors import Problem, UserError
-from eramv_lab.recipe.base import base_path, digest
+from eramv_lab.recipe.base import base_path, digest, sha256_of
 from eramv_lab.recipe.nodes import Mark
 
 KIND = "eramv"
@@ -55,7 +54,7 @@ def read_released(written: str, mark: Mark) -> Released:
     folder = place if local else fetched(written, KEY)
     wrong: list[str] = []
     parts = _parts(folder, wrong)
-    files = _weights(folder, wrong)
+    files = weight_files(folder, wrong)
     if wrong:
         raise UserError(Problem(message=f"{written}: {text}", key=KEY) for text in wrong)
     return Released(
@@ -68,7 +67,10 @@ def read_released(written: str, mark: Mark) -> Released:
 
 
 def fetched(name: str, key: str | None = None) -> Path:
-    """The folder of a hub id, configs, processor and safetensors in it. Raises UserError where it is none, or the hub does not give it."""
+    """The folder of a hub id: configs, processor and safetensors, as far as they are there.
+
+    Raises UserError where it is none, or the hub does not give it.
+    """
     owner, slash, rest = name.partition("/")
     if not slash or "/" in rest or owner in ("", ".", "..", "~") or Path(owner).is_dir():
         raise UserError(Problem(message=f"no folder {name}", key=key))
@@ -106,8 +108,8 @@ def _parts(folder: Path, wrong: list[str]) -> dict[str, Any]:
     return {slot: dict(slots[slot]) for slot in PARTS}
 
 
-def _weights(folder: Path, wrong: list[str]) -> list[Path]:
-    """The files of the weights, in order of name."""
+def weight_files(folder: Path, wrong: list[str]) -> list[Path]:
+    """The files of the weights, in order of name; `wrong` is extended where they are not there."""
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
     if not (folder / INDEX).exists():
@@ -153,5 +155,4 @@ def _state(file: Path) -> tuple[int, int]:
 @cache
 def _sha256(file: Path, size: int, changed: int) -> str:
     """Hash of a file's bytes; read once while `size` and time of change stay the same."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+    return sha256_of(file)

@@ -11,6 +11,8 @@ from typing import Any
 
 from eramv_lab.data.files import locked, progress
 from eramv_lab.errors import Problem, UserError
+from eramv_lab.recipe.base import digest, sha256_of
+from eramv_lab.recipe.released import PROCESSOR
 from eramv_lab.talk.lines import WRITTEN, Line, key_of
 from eramv_lab.talk.pictures import read_picture
 from eramv_lab.talk.talker import How, Question, Seen, Talker
@@ -83,21 +85,14 @@ def answer_file(
 
 
 def fingerprint(place: str) -> str:
-    """Tells a model folder from another in the same place, by its config and ends of its weights.
+    """Tells a model or adapter folder from another in the same place, by all that decides answers.
 
-    A hub id says nothing more than its name.
+    That is every byte of weights, configs and processor. A hub id says nothing more than its name.
     """
-    import hashlib
-
-    found = hashlib.sha256()
-    for file in [*sorted(Path(place).glob("*.safetensors")), Path(place) / "config.json"]:
-        if file.is_file():
-            with file.open("rb") as opened:
-                size = file.stat().st_size
-                found.update(f"{file.name} {size}".encode() + opened.read(1 << 20))
-                opened.seek(max(0, size - (1 << 20)))
-                found.update(opened.read())
-    return found.hexdigest()[:16] if Path(place).is_dir() else ""
+    folder = Path(place)
+    patterns = ("*.safetensors", "*config.json", *PROCESSOR)
+    files = {f for pattern in patterns for f in folder.glob(pattern) if f.is_file()}
+    return digest({f.name: sha256_of(f) for f in sorted(files)}) if folder.is_dir() else ""
 
 
 def _beside(out: Path, what: str) -> Path:

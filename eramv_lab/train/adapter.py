@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
 from torch import nn
 
-from eramv_lab.errors import LabError
+from eramv_lab.data.files import made_beside
+from eramv_lab.errors import LabError, UserError
 from eramv_lab.model.configuration import EramvConfig
 from eramv_lab.recipe.lora import adapted
 from eramv_lab.train.files import read_json
@@ -74,12 +75,10 @@ def write_adapter(model: Any, roles: object, out: Path, start: Path | None) -> N
         inference_mode=True,
     )
 
-    def fill(beside: Path) -> None:
+    own = {name: t.cpu().contiguous().clone() for name, t in tensors.items()}
+    with made_beside(out) as beside:
         config.save_pretrained(str(beside))
-        own = {name: t.cpu().contiguous().clone() for name, t in tensors.items()}
         save_file(own, beside / "adapter_model.safetensors", metadata={"format": "pt"})
-
-    _written(out, fill)
 
 
 def whole_modules(model: nn.Module, above: str = "") -> Iterator[str]:
@@ -125,13 +124,18 @@ def _start_folder(lit: LitArm, folder: Path, begun: Mapping[str, str]) -> Path |
 
 def _same_model(lit: LitArm, folder: Path) -> bool:
     """Whether a folder's model has the arm's slots and words, so that it is the start as it is."""
-    other, own = EramvConfig.from_pretrained(folder), lit.model.config
+    try:
+        other = EramvConfig.from_pretrained(folder)
+    except UserError:  # it has components that nobody registered here, so others than the arm
+        return False
+    own = lit.model.config
     return other.spec == own.spec and other.image_token_id == own.image_token_id
 
 
 def _save_start(lit: LitArm, out: Path) -> None:
     model = lit.started().to(lit.model.lm_head.weight.dtype)
-    _written(out, lambda beside: model.save_pretrained(beside))
+    with made_beside(out) as beside:
+        model.save_pretrained(beside)
 
 
 def _taken_over(lit: LitArm, trained: Path, folder: Path) -> dict[str, Any] | None:
@@ -139,19 +143,6 @@ def _taken_over(lit: LitArm, trained: Path, folder: Path) -> dict[str, Any] | No
     merge(lit.model)  # differences that are still zero
     result = read_json(trained / "result.json") or {}
     theirs = trained / ADAPTER
-    _written(folder / ADAPTER, lambda beside: shutil.copytree(theirs, beside, dirs_exist_ok=True))
+    with made_beside(folder / ADAPTER) as beside:
+        shutil.copytree(theirs, beside, dirs_exist_ok=True)
     return result.get("adapter")
-
-
-def _written(out: Path, fill: Callable[[Path], object]) -> None:
-    """A folder that is there whole or not at all; an older one is replaced."""
-    beside = out.with_name(f".{out.name}")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    try:
-        fill(beside)
-        shutil.rmtree(out, ignore_errors=True)
-        beside.rename(out)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise

@@ -14,7 +14,7 @@ from eramv_lab.data.files import locked
 from eramv_lab.data.words import begun_from
 from eramv_lab.errors import LabError
 from eramv_lab.recipe.base import Base, read_base
-from eramv_lab.recipe.released import WEIGHTS
+from eramv_lab.recipe.released import weight_files
 from eramv_lab.train.plan import base_folder
 from eramv_lab.train.roles import role_of
 
@@ -106,11 +106,12 @@ def load_arm(model: nn.Module, folder: Path) -> None:
 
 
 def _weights(folder: Path) -> dict[str, Tensor]:
-    """The tensors of a model's folder, in one file or in several."""
-    whole = folder / WEIGHTS
-    files = [whole] if whole.exists() else sorted(folder.glob("model-*.safetensors"))
+    """The tensors of a model's folder, in one file or in those that its index names."""
+    wrong: list[str] = []
+    files = weight_files(folder, wrong)
+    _refuse(wrong, f"the weights in {folder}")
     found: dict[str, Tensor] = {}
-    for file in files or [whole]:
+    for file in files:
         try:
             found |= load_file(file)
         except (OSError, SafetensorError) as error:

@@ -20,10 +20,10 @@ from eramv_lab.data.shards import (
     Manifest,
     Packed,
     ShardInfo,
-    sha256_of,
     write_shard,
 )
 from eramv_lab.errors import UserError
+from eramv_lab.recipe.base import sha256_of
 
 ASKED = [Asked("a-0", "what is it", "red", "color"), Asked("a-1", "and now", "blue", "color", True)]
 TEXT = json.dumps({"questions": [a._asdict() for a in ASKED]}).encode()

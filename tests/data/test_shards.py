@@ -14,10 +14,11 @@ import pytest
 from eramv_lab.data import make
 from eramv_lab.data.make import make_data
 from eramv_lab.data.reader import ShardDataset
-from eramv_lab.data.shards import BrokenSample, Manifest, ShardInfo, sha256_of
+from eramv_lab.data.shards import BrokenSample, Manifest, ShardInfo
 from eramv_lab.data.world.questions import questions_of
 from eramv_lab.data.world.scene import make_scene
 from eramv_lab.errors import UserError
+from eramv_lab.recipe.base import sha256_of
 
 
 def test_same_config_same_bytes_whatever_the_processes(world, tmp_path, folder):

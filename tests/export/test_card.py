@@ -63,6 +63,13 @@ def test_pretrained_parts_have_their_own_licence(card: Card) -> None:
     assert "the pretrained parts" in text
 
 
+def test_a_start_whose_licence_is_not_known_is_not_given_ours(card: Card) -> None:
+    for start, named in (("owner/model", ["owner/model"]), ("data", None)):  # the hub's; a folder
+        recipe = card.recipe | {"base": {"model": start}}
+        data = ModelCard(changed(card, recipe=recipe).text()).data
+        assert (data.license, data.base_model) == ("other", named)
+
+
 def test_only_a_recipe_that_reads_back_is_said_to_reproduce(card: Card) -> None:
     assert "same bytes" not in card.text()
     line = "python -m eramv_lab fit x.yaml"

@@ -109,6 +109,18 @@ def test_the_folder_holds_what_it_needs_and_no_more(home: Path, tmp_path: Path):
     assert not list(tmp_path.glob(".*"))
 
 
+def test_the_start_of_an_adapter_stands_alone_too(home: Path, tmp_path: Path):
+    fit = Path(shutil.copytree(home, tmp_path / "fit"))
+    (fit / "start").mkdir()
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(home / name, fit / "start")
+    write_standalone(fit, tmp_path / "out")
+    write_standalone(fit, fit)
+    for start in (tmp_path / "out" / "start", fit / "start"):
+        assert {f.name for f in start.glob("*.py")} == CODE | {"auto_eramv.py"}
+        assert "auto_map" in json.loads((start / "config.json").read_text())
+
+
 def test_the_files_name_nothing_that_they_lack(tmp_path: Path):
     for prompt in ("image_first", "question_first"):
         section = with_keys(TINY, prompt=prompt, reducer=["fastv"], sharing="lora")

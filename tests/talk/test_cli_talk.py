@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -82,6 +83,8 @@ def test_many_questions(folder: Path, pictures: Path, lab: Lab, tmp_path: Path):
     assert [row["id"] for row in found] == [0, 1]
     assert json.loads(lab(*line, "--json")[1])["fresh"] == 0
     assert "made with seed 0, and now it is 4" in lab(*line, "--seed", 4)[2]
+    shutil.copytree(pictures, tmp_path / "others")
+    assert "answers made with images" in lab(*line, "--images", tmp_path / "others")[2]
 
 
 @pytest.mark.slow

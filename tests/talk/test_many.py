@@ -172,7 +172,12 @@ def test_a_fingerprint_tells_models_apart(folder: Path, tmp_path: Path):
     other = shutil.copytree(folder, tmp_path / "other")
     assert fingerprint(str(folder)) == fingerprint(str(other)) != ""
     weights = bytearray((other / "model.safetensors").read_bytes())
-    weights[-1] ^= 1
+    middle = len(weights) // 2
+    weights[middle] ^= 1
     (other / "model.safetensors").write_bytes(weights)
+    assert fingerprint(str(folder)) != fingerprint(str(other))
+    weights[middle] ^= 1
+    (other / "model.safetensors").write_bytes(weights)
+    (other / "chat_template.jinja").write_text("another")
     assert fingerprint(str(folder)) != fingerprint(str(other))
     assert fingerprint("owner/name") == ""

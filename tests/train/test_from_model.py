@@ -113,8 +113,14 @@ def test_weights_in_several_files_and_broken_ones(folder: Path, tmp_path: Path) 
     one = fit(folder, "tuned")
     whole = load_file(folder / "released" / "model.safetensors")
     names = sorted(whole)
-    for number, part in enumerate((names[:40], names[40:]), 1):
-        save_file({n: whole[n] for n in part}, tmp_path / f"model-0000{number}-of-2.safetensors")
+    where: dict[str, str] = {}
+    for file, part in (("a.safetensors", names[:40]), ("b.safetensors", names[40:])):
+        save_file({n: whole[n] for n in part}, tmp_path / file)
+        where |= dict.fromkeys(part, file)
+    stale = {n: torch.zeros_like(tensor) for n, tensor in whole.items()}
+    save_file(stale, tmp_path / "model-00001-of-1.safetensors")  # no part of the model
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": where}))
     model = LitArm(one.plan()["recipe"], 5).model
     load_arm(model, tmp_path)
     assert all(torch.equal(model.state_dict()[name], whole[name]) for name in names)

@@ -13,9 +13,10 @@ import torch
 from PIL import Image
 
 from eramv_lab.data.images import decode
-from eramv_lab.data.shards import Manifest, sha256_of
+from eramv_lab.data.shards import Manifest
 from eramv_lab.model import EramvForConditionalGeneration, EramvProcessor
 from eramv_lab.model.convert import convert_llava
+from eramv_lab.recipe.base import sha256_of
 from eramv_lab.report.plots import read_curve
 from eramv_lab.train.files import read_json
 from tests.data.pictures import BAD, GOOD
