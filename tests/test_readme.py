@@ -25,6 +25,8 @@ from tests.hub import make_clip, make_qwen2
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text()
 SWEEP = "sweeps/band_search.yaml"
+NEEDY = ("compare", "ui", "export", "generate", "chat")
+"""Verbs that need runs, or somebody who types."""
 
 
 def blocks(language: str) -> list[str]:
@@ -62,7 +64,7 @@ CHAT = {"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "val
 
 
 @pytest.mark.parametrize("line", commands())
-def test_a_command_is_understood(line, mine, monkeypatch):
+def test_a_command_is_understood(line, mine, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
     python, flag, package, verb, *rest = shlex.split(line)
     assert (python, flag, package) == ("python", "-m", "eramv_lab")
@@ -75,7 +77,13 @@ def test_a_command_is_understood(line, mine, monkeypatch):
         assert all(word in shown.output for word in rest if word.startswith("--"))
         assert load_sweep(rest[0]).space.possible()
         return
-    elif verb in ("compare", "ui"):  # these need runs; their options must exist at least
+    elif verb == "generate" and "--image" in rest:  # the released base is there
+        rest[rest.index("--show-anchors") + 1] = str(tmp_path / "look.png")
+        said = CliRunner().invoke(app, [verb, *rest], catch_exceptions=False)
+        assert (said.exit_code, said.stdout.strip()) == (0, "8"), said.output
+        assert (tmp_path / "look.png").stat().st_size > 10_000
+        return
+    elif verb in NEEDY:  # their options must exist at least
         rest = [word for word in rest if word.startswith("--")]
         shown = CliRunner().invoke(app, [verb, "--help"])
         assert shown.exit_code == 0 and all(word in shown.output for word in rest)
