@@ -65,7 +65,7 @@ def test_pretrained_parts_have_their_own_licence(card: Card) -> None:
 
 def test_a_start_whose_licence_is_not_known_is_not_given_ours(card: Card) -> None:
     for start, named in (("owner/model", ["owner/model"]), ("data", None)):  # the hub's; a folder
-        recipe = card.recipe | {"base": {"model": start}}
+        recipe = dict(card.recipe) | {"base": {"model": start}}
         data = ModelCard(changed(card, recipe=recipe).text()).data
         assert (data.license, data.base_model) == ("other", named)
 
