@@ -63,16 +63,19 @@ def export(
         told = convert_llava(from_llava, out, arm_section(recipe, arm), seed=seed or 0)
         print(*told, sep="\n", end="\n" * bool(told), file=sys.stderr)
     elif to_llava:
-        from eramv_lab.export.release import model_folder
+        from eramv_lab.export.release import apart, model_folder
         from eramv_lab.model.convert import to_llava as write_llava
 
-        write_llava(model_folder(name, runs, arm, seed), out)
+        source = model_folder(name, runs, arm, seed)
+        apart(source, out)
+        write_llava(source, out)
     else:
-        from eramv_lab.export.release import export_run, find_run, is_model
+        from eramv_lab.export.release import apart, export_run, find_run, is_model
 
         if standalone and is_model(name):
             from eramv_lab.export.standalone import write_standalone
 
+            apart(Path(name), out)
             write_standalone(Path(name), out)
         else:
             export_run(find_run(name, runs, arm, seed), out, standalone=standalone)

@@ -62,6 +62,13 @@ def model_folder(name: str, runs: Path, arm: str | None = None, seed: int | None
     return Path(name) if is_model(name) else find_run(name, runs, arm, seed).folder
 
 
+def apart(source: Path, out: Path) -> None:
+    """Raise UserError where `out` lies within the folder that is written from."""
+    if source.resolve() in (out.resolve(), *out.resolve().parents):
+        message = f"lies within {source}, which stays as it is; name a folder elsewhere"
+        raise UserError(Problem(message=message, file=str(out)))
+
+
 def export_run(run: Run, out: Path, *, standalone: bool = False) -> None:
     """Write the folder of a finished fit that is let go to `out`, whole or not at all.
 
@@ -73,6 +80,8 @@ def export_run(run: Run, out: Path, *, standalone: bool = False) -> None:
     for an `out` that holds something and for a fit whose files are missing or broken.
     """
     from eramv_lab.model.convert.written import write_whole
+
+    apart(run.folder, out)
 
     def write(fresh: Path) -> None:
         copy_model(run.folder, fresh)

@@ -60,8 +60,13 @@ def check_processor(folder: Path) -> None:
     for name in PROCESSOR_FILES:
         if (folder / name).exists() or name == PROCESSOR_FILES[0]:
             read_json(folder / name, problems)
-    if not any(folder.glob("tokenizer*")) and not any(folder.glob("vocab*")):
-        problems.append(Problem(message="is missing", file=str(folder / "tokenizer.json")))
+    words = folder / "tokenizer.json"
+    if words.exists():
+        plain = read_json(words, problems)
+        if plain is not None and not {"model", "added_tokens"} <= plain.keys():
+            problems.append(_problem(words, "is not a tokenizer"))
+    elif not any(folder.glob("tokenizer.model")) and not any(folder.glob("vocab*")):
+        problems.append(_problem(words, "is missing"))
     if problems:
         raise UserError(problems)
 

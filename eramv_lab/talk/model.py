@@ -16,6 +16,7 @@ from transformers.utils import logging
 
 from eramv_lab.errors import LabError, Problem, UserError, nearest
 from eramv_lab.model import EramvForConditionalGeneration, EramvProcessor
+from eramv_lab.model.guard import check_folder
 from eramv_lab.talk.talker import Talker
 
 DTYPES = {
@@ -69,7 +70,9 @@ def load(
 
 
 def load_processor(place: str) -> Any:
-    """The processor of a place that `find` gave. Raises UserError."""
+    """The processor of a place that `find` gave. Raises UserError, of a broken model too."""
+    if Path(place).is_dir():
+        check_folder(Path(place))
     with _told(f"{place}: the processor cannot be loaded"):
         return EramvProcessor.from_pretrained(place)
 

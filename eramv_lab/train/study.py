@@ -95,6 +95,19 @@ def run_study(
     return _study(recipe, root, fits, seeds, console, side_by_side, news=news)
 
 
+def _require(fits: Sequence[Fit]) -> None:
+    """Raise UserError where fits need what is not here: 4-bit matrices, a model that is whole."""
+    for one in fits:
+        if bits_of(one.arm.train.roles):
+            from eramv_lab.train.lora import require_bits
+
+            require_bits(one.arm.train.roles)
+    for folder in sorted({one.start().get("model", "") for one in fits} - {""}):
+        from eramv_lab.model.guard import check_folder
+
+        check_folder(Path(folder))
+
+
 def _study(
     recipe: Recipe,
     root: Path,
@@ -112,11 +125,7 @@ def _study(
     if not open_fits and not news and (root / "table.md").exists():
         _close(root, console, f"all {len(fits)} fits were done before")
         return 0
-    for one in open_fits:
-        if bits_of(one.arm.train.roles):
-            from eramv_lab.train.lora import require_bits
-
-            require_bits(one.arm.train.roles)
+    _require(open_fits)
     with alone(root):
         _write_study(recipe, root, seeds)
         for f in open_fits:

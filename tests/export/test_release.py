@@ -220,6 +220,14 @@ def test_only_a_new_folder_is_written(made: Path, tmp_path: Path, kind: str) -> 
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize("below", [".", "out", "deep/out"])
+def test_what_is_written_lies_elsewhere(fit: Path, below: str) -> None:
+    before = sorted(fit.rglob("*"))
+    with pytest.raises(UserError, match="lies within"):
+        export_run(find_run(str(fit), fit.parent), fit / below)
+    assert sorted(fit.rglob("*")) == before
+
+
 def test_an_empty_folder_will_do(made: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     verify(export(made, tmp_path / "out"))

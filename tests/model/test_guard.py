@@ -316,7 +316,8 @@ PROCESSORS: dict[str, tuple[Damage, str, str]] = {
     "processor cut": (cut("processor_config.json", 0.5), "processor_config.json", "JSON"),
     "tokenizer cut": (cut("tokenizer.json", 0.5), "tokenizer.json", "cannot be read as JSON"),
     "tokenizer config": (written("tokenizer_config.json", b"3"), "tokenizer_config.json", "keys"),
-    "no tokenizer": (gone("tokenizer.json", "tokenizer_config.json"), "tokenizer.json", "missing"),
+    "no tokenizer": (gone("tokenizer.json"), "tokenizer.json", "missing"),
+    "other tokenizer": (written("tokenizer.json", b"{}"), "tokenizer.json", "not a tokenizer"),
     "prompt": (edited("processor_config.json", prompt__type="first"), "one", "no prompt 'first'"),
 }
 

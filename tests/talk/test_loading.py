@@ -51,6 +51,10 @@ def test_a_study_of_one_fit_is_its_model(folder: Path, tmp_path: Path):
 def test_what_is_no_model_is_told(folder: Path, tmp_path: Path):
     with pytest.raises(UserError, match="owner/name: cannot be loaded: Can't load image processor"):
         load("owner/name")
+    config = shutil.copytree(folder, tmp_path / "config")
+    (config / "config.json").write_text("{")
+    with pytest.raises(UserError, match=r"config\.json"):
+        load(config)
     broken = shutil.copytree(folder, tmp_path / "broken")
     (broken / "model.safetensors").write_bytes(b"nothing")
     with pytest.raises(UserError, match="broken"):

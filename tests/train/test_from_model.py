@@ -1,19 +1,21 @@
 """Fits that start from a released model and are scored on further held-out sets."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from eramv_lab.errors import LabError
+from eramv_lab.errors import LabError, UserError
 from eramv_lab.recipe.resolve import load_recipe
 from eramv_lab.report.runs import read_run
 from eramv_lab.train.fit import fit_one
 from eramv_lab.train.module import LitArm
 from eramv_lab.train.plan import Fit, fit_of, prepare_jobs
 from eramv_lab.train.start import load_arm
+from eramv_lab.train.study import run_study
 
 RECIPE = """
 model:
@@ -107,6 +109,17 @@ def test_what_further_sets_need_is_made_before(folder: Path) -> None:
     assert needs[one.key] == [job.key for job in jobs]
     worlds = [job.args["section"]["world"] for job in jobs[:2]]
     assert [world["test"] for world in worlds] == [6, 5]
+
+
+def test_a_broken_model_is_refused_before_anything_begins(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "released", tmp_path / "released")
+    recipe = tmp_path / "small.yaml"
+    recipe.write_text((folder / "small.yaml").read_text())
+    weights = tmp_path / "released" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"model\.safetensors: .*cut off"):
+        run_study(load_recipe(recipe), runs=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
 
 
 def test_weights_in_several_files_and_broken_ones(folder: Path, tmp_path: Path) -> None:
