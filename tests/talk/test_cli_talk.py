@@ -113,7 +113,8 @@ def test_many_problems_before_the_model(
     folder: Path, lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     (tmp_path / "q.jsonl").write_text('{"question": "aubergine"}\n{"question": 1}\n')
-    monkeypatch.delattr("eramv_lab.model.EramvForConditionalGeneration.from_pretrained")
+    never = "eramv_lab.model.EramvForConditionalGeneration.from_pretrained"
+    monkeypatch.setattr(never, lambda *_, **__: pytest.fail("the model was loaded"))
     line = ("generate", folder, "--questions", tmp_path / "q.jsonl", "--out", tmp_path / "a")
     code, _, err = lab(*line)
     assert code == 2 and "q.jsonl:1: the model does not know the word 'aubergine'" in err
