@@ -11,7 +11,7 @@ from eramv_lab.recipe.resolve import load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENTS = ROOT / "experiments"
-STUDIES = [p for p in sorted(EXPERIMENTS.rglob("*.yaml")) if p.name != "pretrain.yaml"]
+STUDIES = [p for p in sorted(EXPERIMENTS.rglob("*.yaml")) if not p.name.startswith("pretrain")]
 
 
 @pytest.fixture(autouse=True)
