@@ -99,11 +99,11 @@ def _typed(value: Any, kind: str) -> Any:
     return tuple(value) if isinstance(value, list) and kind.startswith("tuple") else value
 
 
-def to_plain(config: Any, registry: Registry) -> Any:
+def to_plain(config: Any, registry: Registry, *, known: bool = False) -> Any:
     """The plain form of a component's config."""
     if config is None:
         return "none"
-    return {"type": registry.of(config).name, **plain(config)}
+    return {"type": registry.of(config).name, **plain(config, known=known)}
 
 
 def parse_model(
@@ -115,6 +115,9 @@ def parse_model(
         for slot, registry in SLOTS.items()
         if slot not in ("fusion", "reducer")
     }
+    if (fine := section.get("fine_connector", "same")) != "same":
+        where = f"{key}.fine_connector"
+        parts["fine_connector"] = parse_component(CONNECTOR, fine, where, problems)
     band = section.get("band", "none")
     if isinstance(band, Mapping):
         how = {k: v for k, v in band.items() if k != "layers"}

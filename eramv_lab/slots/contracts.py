@@ -19,6 +19,8 @@ class Need(Flag):
     NONE = 0
     CLS = auto()
     CLS_ATTENTION = auto()
+    PROJECTED = auto()
+    """Of the connector: a selector is handed the patches in language width as well."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +41,30 @@ class Anchors:
     states_NAV: Tensor
     index_NA: Tensor
     """Patch of each row, ascending; -1 for a row that is no patch (CLS, a pooled row)."""
+    mask_NA: Tensor | None = None
+    """True where a row is real, for a selector whose count differs by image; None: all are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What is asked of an image, for a connector that reads it."""
+
+    ids_BT: Tensor
+    """Words of the question alone, in the language model's vocabulary; one row for each image."""
+    mask_BT: Tensor
+    """True on words, False on padding, on either side."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tokens:
+    """What a connector that is not per token has made of the images."""
+
+    states_NAD: Tensor
+    """In language width."""
+    index_NA: Tensor
+    """Patch of each row; -1 for a row of the connector's own (a learned query)."""
+    mask_NA: Tensor | None = None
+    """True where a row is real; None: all are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
