@@ -95,6 +95,9 @@ def inputs(
         "input_ids": torch.tensor(ids, device=device).expand(batch, -1),
         "image_counts": (1,) * batch,
     }
+    if model.spec.reads_question:  # priced as if the whole text were the question
+        given["question_ids"] = torch.zeros(batch, text_tokens, dtype=torch.long, device=device)
+        given["question_mask"] = torch.ones(batch, text_tokens, dtype=torch.bool, device=device)
     if cached_vision:
         rows = torch.zeros(batch, vision.patches, vision.width, device=device)
         given["vision_features"] = {
@@ -123,7 +126,7 @@ def _by_column(counter: FlopCounterMode) -> dict[str, int]:
     bridges = [path.removeprefix(f"{root}.") for path in of if path.endswith(".bridge")]
     columns = {
         "vision": at("vision_tower"),
-        "connector": at("connector"),
+        "connector": at("connector", "fine_connector"),
         "bridge": at("shared_bridge", *bridges),
         "head": at("lm_head"),
     }

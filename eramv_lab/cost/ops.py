@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from eramv_lab.cost.through import through
 from eramv_lab.shapes import LanguageDims, Op, attention, linear
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def prefill(
 
     `trained` names the roles (owners) that learn, `differences` the matrices with an adapter.
     """
-    return _Walk(spec, text_tokens, frozenset(trained), differences or {}).run(head_rows)
+    return Walk(spec, text_tokens, frozenset(trained), differences or {}).run(head_rows)
 
 
 def decode(spec: ModelSpec, text_tokens: int) -> list[Op]:
@@ -66,7 +67,7 @@ def decode(spec: ModelSpec, text_tokens: int) -> list[Op]:
     return [*ops, _head(language, 1)]
 
 
-class _Walk:
+class Walk:
     """One pass over the model; the flags say whether a gradient is asked for at that place."""
 
     def __init__(
@@ -78,7 +79,7 @@ class _Walk:
     ) -> None:
         self.spec, self.dims, self.trained = spec, spec.dims(), trained
         self.differences = differences
-        self.rows = rows_by_layer(spec, text_tokens)
+        self.rows, self.text_tokens = rows_by_layer(spec, text_tokens), text_tokens
         self.steps: list[Step] = []
         # one softmax over both asks for a gradient of all keys where any of them does
         self.joint = spec.fusion is not None and spec.fusion.softmax == "joint"
@@ -169,14 +170,12 @@ class _Walk:
 
     def connect(self) -> None:
         """The connector's rows; then what anchors and fine features start from."""
-        self.connector = self.vision
-        rows = self.spec.connector_rows()
-        for op in self.spec.connector.ops(self.dims, rows) if rows else ():
-            # an operation that reads the tower (flow vision) is asked for what the tower asks
-            needed = self.vision if op.flow == "vision" else self.connector
-            self.connector = self.linear(op, needed) or self.connector
-        straight = self.spec.bridge is not None and self.spec.bridge.input == "vision"
+        spec = self.spec
+        self.connector = through(self, spec.connector, spec.connector_rows())
+        straight = spec.bridge is not None and spec.bridge.input == "vision"
         self.memory = self.vision if straight else self.connector
+        if spec.fine_connector is not None:
+            self.memory = through(self, spec.fine_connector, self.dims.fine_rows)
 
     def bridge(self, layer: int | None, needed: bool) -> bool:
         """One application of the bridge; whether its result asks for a gradient."""

@@ -26,7 +26,7 @@ class Need(Flag):
     LEVELS = auto()
     """The hidden states that the connector's `levels` name."""
     PROJECTED = auto()
-    """The rows after the connector, for a selector that compares them in language width."""
+    """Of the connector: a selector is handed the patches in language width as well."""
 
 
 FLOATS = ("cls_attention", "cls_logits")
@@ -90,6 +90,28 @@ class Anchors:
     mask_NA: Tensor | None = None
     """False where a row is padding: the selector keeps fewer of this image than it may. The first
     row is always real. None: all rows are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What is asked of an image, for a connector that reads it."""
+
+    ids_BT: Tensor
+    """Words of the question alone, in the language model's vocabulary; one row for each image."""
+    mask_BT: Tensor
+    """True on words, False on padding, on either side."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tokens:
+    """What a connector that is not per token has made of the images."""
+
+    states_NAD: Tensor
+    """In language width."""
+    index_NA: Tensor
+    """Patch of each row; -1 for a row of the connector's own (a learned query)."""
+    mask_NA: Tensor | None = None
+    """True where a row is real; None: all are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
