@@ -58,6 +58,10 @@ def _systems() -> dict[str, Section]:
     add("image_first_before", prompt="image_first", **{"band.visible": "before"})
     add("band_everywhere", band={"every": 1})
     add("own_rest", fine={"type": "all", "exclude_anchors": True, "cls": True})
+    add("tome", anchors="all", **{"vision.merge": 6})
+    adapts = {"type": "prumerge", "plus": True}
+    add("adapts_fastv", anchors=adapts, reducer={"type": "fastv", "keep": 2}, **JOINT)
+    add("adapts_late", anchors=adapts, reducer={"type": "late", "layer": 1})
     window = LANGUAGES["mistral"] | {"sliding_window": 6}
     for name, config in {**LANGUAGES, "mistral_window": window}.items():
         add(name, language={"type": "hf", "config": config})
