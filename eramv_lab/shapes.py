@@ -45,6 +45,8 @@ class VisionDims:
     layers: int
     """Layers that run, up to the features (not those the checkpoint holds)."""
     has_cls: bool
+    merged: bool = False
+    """Its rows were made of several patches each (ToMe): `grid` is one line, and no row a place."""
 
     @property
     def patches(self) -> int:

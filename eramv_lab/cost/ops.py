@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from eramv_lab.cost.through import through
-from eramv_lab.registry import ANCHORS
 from eramv_lab.shapes import LanguageDims, Op, attention, linear
 
 if TYPE_CHECKING:
@@ -147,11 +146,15 @@ class Walk:
         return self.linear(ops[-1], inner)
 
     def tower(self) -> None:
-        """The tower; where CLS looks is asked for beside it, and chooses without a gradient."""
-        ops = self.spec.vision.ops(False)
+        """The tower; what is asked for beside it chooses, without a gradient."""
+        from eramv_lab.slots.needs import needs_of  # with torch, as the slots have it anyway
+
+        ops = self.spec.vision.ops()
         heads, asked = False, list[bool]()  # of queries, keys and values; then of the inner rows
         for op in ops:
-            if op.kind == "attention":
+            if not op.owner:  # which rows merge
+                self.steps.append(Step(op))
+            elif op.kind == "attention":
                 heads = self.attention(op, *((asked or [self.vision]) * 3)[:3])
                 asked = []
             elif not op.weights:
@@ -163,8 +166,7 @@ class Walk:
                 asked = []
             else:
                 asked.append(self.linear(op, self.vision))
-        if _needs_cls_attention(self.spec):
-            self.steps += [Step(op) for op in self.spec.vision.ops(True)[len(ops) :]]
+        self.steps += [Step(op) for op in self.spec.vision.ops(needs_of(self.spec))[len(ops) :]]
 
     def connect(self) -> None:
         """The connector's rows; then what anchors and fine features start from."""
@@ -258,14 +260,6 @@ class Walk:
                 inner = self.linear(op, inner)
                 asked |= inner
         return asked
-
-
-def _needs_cls_attention(spec: ModelSpec) -> bool:
-    if spec.anchors is None:
-        return False
-    from eramv_lab.slots.contracts import Need  # with torch, as the anchors have it anyway
-
-    return Need.CLS_ATTENTION in getattr(ANCHORS.of(spec.anchors).factory, "need", Need.NONE)
 
 
 def _op(kind: Literal["linear", "attention"], flops: int, layer: int | None, *weights: str) -> Op:

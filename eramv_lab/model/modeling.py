@@ -25,6 +25,7 @@ from eramv_lab.model.parts import build_band, build_part, seeded
 from eramv_lab.model.sight import Sight, asked, look, remember
 from eramv_lab.model.step import swap_in
 from eramv_lab.slots.contracts import Need, Patches, Question
+from eramv_lab.slots.needs import levels_of, needs_of
 
 
 class EramvForConditionalGeneration(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -127,10 +128,10 @@ class EramvForConditionalGeneration(  # pyright: ignore[reportIncompatibleMethod
     @property
     def need(self) -> Need:
         """What selector, connectors and fine features ask of the tower."""
-        need = Need.NONE
+        need = needs_of(self.spec)
         for part in (self.selector, self.connector, self.fine_connector):
             need |= getattr(part, "need", Need.NONE)
-        return need | Need.CLS if self.spec.fine is not None and self.spec.fine.cls else need
+        return need
 
     def see(
         self, pixel_values: Tensor | None, vision_features: dict[str, Tensor] | None
@@ -138,18 +139,11 @@ class EramvForConditionalGeneration(  # pyright: ignore[reportIncompatibleMethod
         """The tower's output for [N,3,H,W] pixels, or as it was cached; None without images."""
         if vision_features is not None:
             dtype = next((self.connector or self.fine_connector).parameters()).dtype
-            states = vision_features["states"].to(dtype)
-            cls = vision_features.get("cls")
-            return Patches(
-                states_NPV=states,
-                grid=self.dims.vision.grid,
-                cls_NV=None if cls is None else cls.to(dtype),
-                cls_attention_NHP=vision_features.get("cls_attention"),
-            )
+            return Patches.of(vision_features, self.dims.vision.grid, dtype)
         if pixel_values is None or not pixel_values.shape[0]:
             return None
         dtype = next(self.vision_tower.parameters()).dtype
-        return self.vision_tower(pixel_values.to(dtype), self.need)
+        return self.vision_tower(pixel_values.to(dtype), self.need, levels_of(self.spec))
 
     def look(self, patches: Patches, question: Question | None = None) -> Sight:
         """What is made of the images: rows of the sequence, fine features of the band."""
@@ -191,7 +185,7 @@ class EramvForConditionalGeneration(  # pyright: ignore[reportIncompatibleMethod
                 training mode logits are those of the supervised positions alone, [n,K].
             pixel_values: [N,3,H,W], the images in order of their samples.
             vision_features: the tower's output in place of pixels: `states` [N,P,V], `cls` [N,V],
-                `cls_attention` [N,heads,P].
+                `cls_attention` [N,heads,P] and what else is asked for (`Patches.features`).
             image_counts: images of each sample; counted from `input_ids` where not given.
             question_ids: [B,T] the words of each question alone, for a connector that reads them.
             question_mask: [B,T], 0 on the padding of `question_ids`, on either side.
