@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from eramv_lab.model.layout import Layout
-from eramv_lab.recipe import connecting
+from eramv_lab.recipe.connecting import projects, shares, with_cls
 from eramv_lab.recipe.model_spec import ModelSpec
 from eramv_lab.slots.contracts import Anchors, Memory, Patches, Question, Tokens
 
@@ -49,15 +49,15 @@ def look(
             "the connector reads the question: give question_ids and question_mask, as the "
             "processor writes them"
         )
-    shift = 0 if connecting.with_cls(spec) else 1  # row of a table in which 0 may be CLS
-    shared, projects = connecting.shares(spec), connecting.projects(spec)
+    shift = 0 if with_cls(spec) else 1  # row of a table in which 0 may be CLS
+    shared, projected = shares(spec), projects(spec)
     picks = spec.anchors is not None and spec.anchors.picks
     table_NRD: Tensor | None = None
-    if projects or (shared and (picks or selector is None)):
+    if projected or (shared and (picks or selector is None)):
         table_NRD = connector(_table(patches, not shift))
     if selector is None:
         chosen = None
-    elif projects:
+    elif projected:
         assert table_NRD is not None
         chosen = selector(patches, table_NRD[:, 1 - shift :])
     else:

@@ -57,7 +57,7 @@ def connector_rows(spec: ModelSpec) -> int:
 def levels(spec: ModelSpec) -> tuple[int, ...]:
     """Numbers of the hidden states that a connector reads beside the features."""
     both = (spec.connector, spec.fine_connector)
-    return next((one.levels for one in both if one is not None and one.levels), ())
+    return next((wanted for one in both if (wanted := getattr(one, "levels", ()))), ())
 
 
 def reads_question(spec: ModelSpec) -> bool:
@@ -66,7 +66,7 @@ def reads_question(spec: ModelSpec) -> bool:
     return any(one is not None and one.reads_question for one in both)
 
 
-def check(spec: ModelSpec) -> Iterator[tuple[str, str]]:
+def check_connectors(spec: ModelSpec) -> Iterator[tuple[str, str]]:
     """(slot, what is wrong) of connectors that do not fit what stands around them."""
     connector, fine = spec.connector, spec.fine_connector
     if connector is None:
@@ -97,6 +97,6 @@ def check(spec: ModelSpec) -> Iterator[tuple[str, str]]:
     if fine.own_rows and spec.fusion.positions == "grid":
         message = "positions grid needs fine features that are patches, and fine_connector makes "
         yield "band", message + "rows of its own; write none or one"
-    both = connector is not None and connector.levels and fine.levels
-    if both and connector.levels != fine.levels:
-        yield "fine_connector", f"levels {fine.levels} are not the connector's {connector.levels}"
+    ours, theirs = getattr(fine, "levels", ()), getattr(connector, "levels", ())
+    if ours and theirs and ours != theirs:
+        yield "fine_connector", f"levels {ours} are not the connector's {theirs}"

@@ -8,8 +8,8 @@ from functools import cached_property
 from typing import Any
 
 from eramv_lab.errors import Problem, UserError
-from eramv_lab.recipe import connecting
 from eramv_lab.recipe.bands import WHERE, band_layers, is_gone, split_band
+from eramv_lab.recipe.connecting import check_connectors, connector_rows, reads_question
 from eramv_lab.recipe.parse import choice, parse_component, to_plain
 from eramv_lab.recipe.scale import Sizes, bare, scaled
 from eramv_lab.registry import SLOTS
@@ -89,12 +89,12 @@ class ModelSpec:
 
     def connector_rows(self) -> int:
         """Rows per image that go through the connector at prefill."""
-        return connecting.connector_rows(self)
+        return connector_rows(self)
 
     @property
     def reads_question(self) -> bool:
         """Whether a connector reads what is asked."""
-        return connecting.reads_question(self)
+        return reads_question(self)
 
     def events(self) -> tuple[Any, ...]:
         """What the reducers do, in order of layer."""
@@ -251,7 +251,7 @@ def cross_check(spec: ModelSpec) -> list[tuple[str, str]]:
         for config in configs:
             if config is not None and hasattr(config, "check"):
                 found += [(slot, message) for message in config.check(spec)]
-    found += connecting.check(spec)
+    found += check_connectors(spec)
     if spec.anchors is None and not spec.band:
         found.append(("anchors", "none and band none: the model would not see the image"))
     return found

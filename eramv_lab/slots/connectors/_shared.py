@@ -6,7 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+import torch
+from torch import Tensor
+
 from eramv_lab.shapes import Dims, Op, VisionDims
+from eramv_lab.slots.contracts import Tokens
 
 if TYPE_CHECKING:
     from eramv_lab.recipe.model_spec import ModelSpec
@@ -27,7 +31,8 @@ class ConnectorConfig:
 
     Its module: `forward(states_NRV) -> states_NRD`. One that is not per token:
     `forward(anchors: Anchors, patches: Patches, *, question: Question | None) -> Tokens`, the
-    question where the config reads one.
+    question where the config reads one. A field `levels` numbers the hidden states (0: the
+    embeddings) that it reads beside the features.
     """
 
     per_token: ClassVar[bool] = True
@@ -41,11 +46,6 @@ class ConnectorConfig:
     def reads_question(self) -> bool:
         """Its rows depend on what is asked."""
         return False
-
-    @property
-    def levels(self) -> tuple[int, ...]:
-        """Numbers of the hidden states (0: the embeddings) that it reads beside the features."""
-        return ()
 
     def count_of(self, vision: VisionDims, anchors: int) -> int:
         """Rows that come out of `anchors` rows per image."""
@@ -62,3 +62,9 @@ class ConnectorConfig:
     def parameters(self, dims: Dims) -> int:
         """Number of parameters."""
         raise NotImplementedError
+
+
+def made(states_NAD: Tensor) -> Tokens:
+    """Rows that are no patches."""
+    index_NA = torch.full(states_NAD.shape[:2], -1, dtype=torch.long, device=states_NAD.device)
+    return Tokens(states_NAD=states_NAD, index_NA=index_NA)
