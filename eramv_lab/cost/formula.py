@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from eramv_lab.cost.ops import decode, prefill, rows_by_layer
+from eramv_lab.cost.flow import live_by_layer, rows_by_layer
+from eramv_lab.cost.ops import decode, prefill
 from eramv_lab.recipe.lora import differences
 
 if TYPE_CHECKING:
@@ -184,14 +185,19 @@ def kept_values(spec: ModelSpec, text_tokens: int, supervised_tokens: int) -> in
     """Numbers that the decoder of one sample keeps for the backward pass, roughly.
 
     A row keeps the input and the output of both norms, q, k, v and the heads' output, and four
-    inner vectors of the feed-forward; a fine feature in a band layer its input, its normed form,
-    k and v. The tower, the connector and the bridge's inside are left out.
+    inner vectors of the feed-forward; a fine feature in a band layer, or a frozen row, its input,
+    its normed form, k and v. The tower, the connector and the bridge's inside are left out.
     """
     dims = spec.dims()
     language = dims.language
-    row = 4 * language.width + 2 * language.query_width + 2 * language.kv_width + 4 * language.ffn
+    row = 2 * language.width + 2 * language.query_width + 4 * language.ffn  # of a live one
     fine = 2 * language.width + 2 * language.kv_width
     read = 2 * language.query_width  # the band's queries and its heads' output
-    rows = rows_by_layer(spec, text_tokens)
-    band = sum(dims.fine * fine + rows[layer] * read for layer in spec.band)
-    return sum(rows) * row + band + supervised_tokens * (language.width + language.vocab)
+    rows, live = rows_by_layer(spec, text_tokens), live_by_layer(spec, text_tokens)
+    band = sum(dims.fine * fine + live[layer] * read for layer in spec.band)
+    return (
+        sum(rows) * fine
+        + sum(live) * row
+        + band
+        + supervised_tokens * (language.width + language.vocab)
+    )

@@ -43,7 +43,7 @@ def can_pack(spec: ModelSpec) -> bool:
     decide what leaves the sequence, or where the connector reads the question.
     """
     prompt: PromptConfig = spec.prompt
-    ranked = any(event.rank == "previous" for event in spec.events())
+    ranked = any(event.looks for event in spec.events())
     same = not ranked and not spec.reads_question
     return prompt.image_first and prompt.template in ("plain", "caption") and same
 

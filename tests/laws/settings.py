@@ -92,6 +92,7 @@ def turns(*values: Any, **model: Any) -> tuple[Turn, ...]:
 COUNT = {"count": Turn(6), "cls": Turn(False)}
 COUNT_NO_CLS = {"count": Turn(6), "cls": Turn(True)}
 SHARE = {"share": Turn("band"), "carry": Turn(True)}
+MERGE = turns(6, [5, 4], **{"anchors.type": "norm"})
 OWN_FINE = {"fine_connector": "linear"}
 """Beside a connector that is not per token."""
 LAYERS = {"layers": 2, "heads": 2, "head_dim": 6, "ffn": 1.5}
@@ -104,7 +105,8 @@ TINY_LANGUAGE = {"width": 48, "layers": 3, "heads": 2, "kv_heads": 4, "ffn": 24,
 SETTINGS: dict[str, dict[str, Setting]] = {
     "vision": {
         "tiny": Setting(
-            config=TINY["vision"], options={k: Turn(v) for k, v in TINY_VISION.items()}
+            config=TINY["vision"],
+            options={k: Turn(v) for k, v in TINY_VISION.items()} | {"merge": MERGE},
         ),
         "hf": Setting(
             config={"config": CLIP},
@@ -112,6 +114,7 @@ SETTINGS: dict[str, dict[str, Setting]] = {
                 "path": Same("a folder with the same weights is the same tower"),
                 "config": turns(TOWERS["siglip"], TOWERS["dinov2"], **{"anchors.type": "norm"}),
                 "feature_layer": turns(-1, -3),
+                "merge": MERGE,
             },
             idle=r"tower\.(encoder\.layers?\.2\.|(post_)?layernorm|embeddings\.mask_token)",
         ),
@@ -124,6 +127,19 @@ SETTINGS: dict[str, dict[str, Setting]] = {
         "norm": Setting(config={"count": 4}, options=COUNT_NO_CLS),
         "pool": Setting(config={"count": 4}, options={"count": Turn(9), "cls": Turn(True)}),
         "all": Setting(options={"cls": Turn(True)}),
+        "divprune": Setting(config={"count": 4}, options=COUNT_NO_CLS),
+        "prumerge": Setting(
+            config={"plus": True},
+            options={
+                "count": Turn(6),
+                "cls": Turn(True),
+                "plus": Turn(False),
+                "most": Turn(2),
+                "neighbours": Turn(2),
+                "order": Turn("score"),
+            },
+        ),
+        "visionzip": Setting(config={"count": 4}, options=COUNT | {"contextual": Turn(2)}),
     },
     "connector": {
         "mlp2x_gelu": Setting(options={"skip": Turn(True)}),
@@ -202,13 +218,33 @@ SETTINGS: dict[str, dict[str, Setting]] = {
     "reducer": {
         "drop": Setting(
             config={"layer": 2, "keep": 2},
-            options={"layer": Turn(3), "keep": Turn(1), "rank": turns("none", "random")},
+            options={
+                "layer": Turn(3),
+                "keep": Turn(1),
+                "rank": turns("none", "random", "next"),
+                "rankers": Turn("mean"),
+                "positions": Turn("repack"),
+            },
         ),
         "fastv": Setting(
             config={"layer": 2, "ratio": 0.2},
-            options={"layer": Turn(1), "ratio": Turn(0.6), "keep": Turn(1)},
+            options={"layer": Turn(1), "ratio": Turn(0.6), "keep": Turn(1), "by": Turn("mean")},
         ),
         "vtw": Setting(config={"layer": 2}, options={"layer": Turn(1)}),
+        "pyramiddrop": Setting(
+            config={"layers": [1, 2], "ratio": 0.5},
+            options={
+                "layers": Turn([1, 3]),
+                "ratio": Turn(0.3),
+                "curve": Turn("concave"),
+                "positions": Turn("keep"),
+            },
+        ),
+        "late": Setting(config={"layer": 2}, options={"layer": Turn(1), "exit": Turn(3)}),
+        "shortv": Setting(
+            config={"active": 1, "order": [3, 0, 2, 1]},
+            options={"active": Turn(2), "order": Turn([0, 1, 2, 3])},
+        ),
     },
     "language": {
         "tiny": Setting(
