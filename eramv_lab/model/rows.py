@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from eramv_lab.model.layout import restart
+from eramv_lab.model.recycle import cluster
 from eramv_lab.slots.reducers import Event
 
 
@@ -62,12 +63,19 @@ class Rows:
 
         L is the most of a sample; one look where the host does not know it.
         """
-        words_BS = ~self.visual_BS
-        if self.visual is not None:
-            return words_BS.int().argsort(dim=1, stable=True)[:, self.visual :], None
-        width = int(words_BS.sum(dim=1).max())
-        index_BL = words_BS.int().argsort(dim=1, stable=True)[:, -width:]
-        return index_BL, words_BS.gather(1, index_BL)
+        known = None if self.visual is None else self.visual_BS.shape[1] - self.visual
+        return _where(~self.visual_BS, known)
+
+    def patches(self) -> tuple[Tensor, Tensor | None]:
+        """[B,V] where the visual rows stand, likewise."""
+        return _where(self.visual_BS, self.visual)
+
+
+def _where(chosen_BS: Tensor, known: int | None) -> tuple[Tensor, Tensor | None]:
+    """Where the chosen rows stand, at the end what is `known` of them, and which are real."""
+    width = int(chosen_BS.sum(dim=1).max()) if known is None else known
+    index_BL = chosen_BS.int().argsort(dim=1, stable=True)[:, chosen_BS.shape[1] - width :]
+    return index_BL, chosen_BS.gather(1, index_BL) if known is None else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +147,39 @@ def drop(rows: Rows, event: Event, scores_BS: Tensor | None) -> bool:
     if event.keep >= rows.each:
         return False
     order_BS = rank_by(rows, event, scores_BS).masked_fill(~rows.visual_BS, -torch.inf)
-    place_BS = order_BS.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-    _leave(rows, ~rows.visual_BS | (place_BS < event.keep * rows.images_B[:, None]), event.keep)
+    best_BS = order_BS.argsort(dim=1, descending=True, stable=True)
+    stay_BS = best_BS.argsort(dim=1) < event.keep * rows.images_B[:, None]
+    keep_BS = ~rows.visual_BS | stay_BS
+    if event.made:
+        keep_BS = _merge(rows, event, best_BS, keep_BS)
+    _leave(rows, keep_BS, event.left(rows.each))
     if event.positions == "repack":
         _close_up(rows)
     return True
+
+
+def _merge(rows: Rows, event: Event, best_BS: Tensor, keep_BS: Tensor) -> Tensor:
+    """Merge the best of the rows that leave; a cluster's row stands where its centre did.
+
+    `best_BS` are all rows, the best first. Rows that stay come back with the clusters' among them.
+    """
+    images = int(rows.images_B.max()) if rows.images is None else rows.images
+    recycled = min(event.recycled, rows.each - event.keep)
+    made = min(event.made, recycled)
+    images_B1 = rows.images_B[:, None]
+    place_R = torch.arange(recycled * images, device=best_BS.device)
+    last = best_BS.shape[1] - 1
+    index_BR = best_BS.gather(1, (event.keep * images_B1 + place_R).clamp(max=last))
+    real_BR = (place_R < recycled * images_B1) & rows.visual_BS.gather(1, index_BR)
+    merged_BCD, centre_BC = cluster(
+        pick(rows.hidden_BSD, index_BR), real_BR, made * rows.images_B, made * images, event.merge
+    )
+    at_BC = index_BR.gather(1, centre_BC)
+    counts_BC = torch.arange(made * images, device=at_BC.device) < made * images_B1
+    index_BCD = at_BC[..., None].expand(-1, -1, merged_BCD.shape[2])
+    merged_BCD = torch.where(counts_BC[..., None], merged_BCD, rows.hidden_BSD.gather(1, index_BCD))
+    rows.hidden_BSD = rows.hidden_BSD.scatter(1, index_BCD, merged_BCD)
+    return keep_BS.scatter(1, at_BC, counts_BC | keep_BS.gather(1, at_BC))
 
 
 def _leave(rows: Rows, keep_BS: Tensor, each: int) -> None:

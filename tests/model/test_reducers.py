@@ -108,9 +108,13 @@ class Direct:
             asking = ~self.visual if frozen else torch.ones_like(self.visual)
             rows = len(self.hidden)
             mask = torch.full((rows, rows), -torch.inf).triu(1)[None, None]
-            after = type(layer).__mro__[2].forward(  # transformers' own class
-                layer, self.hidden[None], attention_mask=mask, position_embeddings=self.rope()
-            )[0]
+            after = (
+                type(layer)
+                .__mro__[2]
+                .forward(  # transformers' own class
+                    layer, self.hidden[None], attention_mask=mask, position_embeddings=self.rope()
+                )[0]
+            )
             still = self.visual[self.present] & frozen
             self.hidden = torch.where(still[:, None], self.hidden, after)
         return self.language.norm(self.hidden)

@@ -20,3 +20,10 @@ def nothing_to_do(what: str, spec: ModelSpec) -> Iterator[str]:
     """The problem of a model whose sequence has no visual rows."""
     if not spec.dims().visual:
         yield f"there are no visual rows to {what} (anchors none)"
+
+
+def ranked_twice(spec: ModelSpec) -> Iterator[str]:
+    """The problem of two rankings by one layer: the second would be of rows that have left."""
+    ranked = [e.layer for e in spec.events() if e.kind == "drop" and e.rank == "previous"]
+    for layer in sorted({one for one in ranked if ranked.count(one) > 1}):
+        yield f"two removals before layer {layer} are ranked by the layer before; one of them can"

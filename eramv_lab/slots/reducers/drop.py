@@ -10,7 +10,7 @@ from eramv_lab.recipe.parse import LATER
 from eramv_lab.registry import REDUCER
 from eramv_lab.shapes import Dims
 from eramv_lab.slots.reducers import Event
-from eramv_lab.slots.reducers._shared import nothing_to_do, outside
+from eramv_lab.slots.reducers._shared import nothing_to_do, outside, ranked_twice
 
 if TYPE_CHECKING:
     from eramv_lab.recipe.model_spec import ModelSpec
@@ -55,6 +55,8 @@ class DropConfig:
             yield f"keep {self.keep} is more than the {visual} visual rows of an image"
         if self.layer == 0 and self.rank == "previous":
             yield "layer 0 has no layer before it to rank by; use rank random or layer >= 1"
+        elif self.rank == "previous":
+            yield from ranked_twice(spec)
 
 
 @dataclass(frozen=True, kw_only=True)
