@@ -14,7 +14,7 @@ from eramv_lab.slots.sharing import Shared
 
 
 class Band(nn.Module):
-    """What a band layer has beside the language model's own: sharing, bridge, gate, feed-forward."""
+    """What a band layer has beside the language model: sharing, bridge, gate, feed-forward."""
 
     def __init__(
         self,
@@ -29,8 +29,8 @@ class Band(nn.Module):
         self.shared_query = shared_query
         self.sharing = sharing
         self.bridge = bridge
-        self.gate = parts["gate"] if "gate" in parts else None
-        self.ffn = parts["ffn"] if "ffn" in parts else None
+        own = dict(parts.items())
+        self.gate, self.ffn = own.get("gate"), own.get("ffn")
 
 
 class StepOutput(NamedTuple):

@@ -74,21 +74,21 @@ class FeedForward(nn.Module):
 
     def __init__(self, kind: FfnKind, gate: GateKind, language: LanguageDims) -> None:
         super().__init__()
-        width = language.width
-        self.activation = ACTIVATIONS[kind]
+        width, sizes = language.width, ffn_matrices(kind, language)
+        made = {name: nn.Linear(*size, bias=False) for name, size in sizes.items()}
         self.norm = nn.RMSNorm(width, eps=1e-6)
-        for name, (columns_in, columns_out) in ffn_matrices(kind, language).items():
-            self.add_module(name, nn.Linear(columns_in, columns_out, bias=False))
-        self.gated = kind == "gated"
+        self.gate_proj = made.get("gate_proj")
+        self.up_proj, self.down_proj = made["up_proj"], made["down_proj"]
+        self.activation = ACTIVATIONS[kind]
         self.gate = None if gate == "none" else Gate(gate, width, width)
 
     def forward(self, rows_BSD: Tensor) -> Tensor:
         """What is added to the rows."""
         normed_BSD = self.norm(rows_BSD).to(rows_BSD.dtype)
         inner = self.up_proj(normed_BSD)
-        if self.gated:
-            inner = self.activation(self.gate_proj(normed_BSD)) * inner
-        else:
+        if self.gate_proj is None:
             inner = self.activation(inner)
+        else:
+            inner = self.activation(self.gate_proj(normed_BSD)) * inner
         out_BSD = self.down_proj(inner)
         return out_BSD if self.gate is None else out_BSD * self.gate(normed_BSD)
