@@ -175,9 +175,9 @@ def kv_values(spec: ModelSpec, text_tokens: int) -> int:
     """Numbers in the caches of one sample after the prefill."""
     dims = spec.dims()
     own = sum(rows_by_layer(spec, text_tokens)) * dims.language.kv_width
-    if not spec.band:
+    if not spec.readers:
         return 2 * own
-    read = len(spec.band) * dims.fine * spec.sharing.heads_of(dims.language).kv_width
+    read = len(spec.readers) * dims.fine * spec.sharing.heads_of(dims.language).kv_width
     return 2 * (own + read)
 
 
@@ -193,9 +193,9 @@ def kept_values(spec: ModelSpec, text_tokens: int, supervised_tokens: int) -> in
     row = 4 * language.width + 2 * language.query_width + 2 * language.kv_width + 4 * language.ffn
     rows = rows_by_layer(spec, text_tokens)
     band = 0
-    if spec.band:
+    if spec.readers:
         heads = spec.sharing.heads_of(language)
         fine = 2 * language.width + 2 * heads.kv_width
         read = 2 * heads.query_width  # the band's queries and its heads' output
-        band = sum(dims.fine * fine + rows[layer] * read for layer in spec.band)
+        band = sum(dims.fine * fine + rows[layer] * read for layer in spec.readers)
     return sum(rows) * row + band + supervised_tokens * (language.width + language.vocab)

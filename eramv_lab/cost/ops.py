@@ -61,7 +61,7 @@ def decode(spec: ModelSpec, text_tokens: int) -> list[Op]:
     ops: list[Op] = []
     for layer, rows in enumerate(rows_by_layer(spec, text_tokens)):
         ops += [*_projections(language, 1, layer), _self_attention(language, 1, rows + 1, layer)]
-        if layer in spec.band and spec.fusion is not None:
+        if layer in spec.readers:
             ops += spec.fusion.decode_ops(language, dims.fine, layer, spec.sharing)
         ops += [_output(language, 1, layer), *_feed_forward(language, 1, layer)]
     return [*ops, _head(language, 1)]
@@ -96,9 +96,11 @@ class _Walk:
             self.memory = self.bridge(None, self.memory)
         for layer, rows in enumerate(self.rows):
             self.rank(layer)
-            if layer in spec.band:
+            if layer in spec.readers:
                 self.band_layer(layer, rows, once)
             else:
+                if layer in spec.band:  # the fine features are added to rows
+                    self.sequence |= self.memory
                 asked = [
                     self.linear(op, self.sequence) for op in _projections(language, rows, layer)
                 ]

@@ -92,6 +92,13 @@ def turns(*values: Any, **model: Any) -> tuple[Turn, ...]:
 COUNT = {"count": Turn(6), "cls": Turn(False)}
 COUNT_NO_CLS = {"count": Turn(6), "cls": Turn(True)}
 SHARE = {"share": Turn("band"), "carry": Turn(True)}
+ADDED = {
+    "anchors": {"type": "pool", "count": 4},
+    "band.start": 0,
+    "band.length": 4,
+    "bridge": "none",
+}
+"""Four windows of two by two patches, one of each before each of the four layers."""
 TINY_VISION = {"image": 48, "patch": 4, "width": 24, "layers": 1, "heads": 4, "ffn": 16}
 TINY_LANGUAGE = {"width": 48, "layers": 3, "heads": 2, "kv_heads": 4, "ffn": 24, "vocab": 96}
 
@@ -136,7 +143,8 @@ SETTINGS: dict[str, dict[str, Setting]] = {
                 "positions": turns("one", "grid", **{"prompt.positions": "grid"}),
                 "ffn": turns("gelu", "gated", **{"band.at": "before"}),
             }
-        )
+        ),
+        "add": Setting(model=ADDED),
     },
     "bridge": {
         "mlp": Setting(

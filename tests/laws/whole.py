@@ -43,6 +43,8 @@ def _systems() -> dict[str, Section]:
     add("flamingo", anchors="none", sharing=narrow, **block, **{"band.ffn": "gelu"}, **last)
     add("mllama", sharing=rows | {"qk_norm": True}, **block, **{"band.ffn": "gated"})
     add("cogagent", sharing=narrow, **{"band.at": "after", "band.queries": "all"})
+    reduced = {"reducer": {"type": "drop", "layer": 2, "keep": 2}}
+    found["deepstack_fastv"] = with_keys(found["fusion.add"], **reduced)
     add("owl3", sharing="kv_copy", **{"band.gate": "text", "band.combine": "mix"})
     add("owl3_text", **{"band.gate": "text", "band.combine": "mix", "band.queries": "text"})
     add("lora_after", sharing="lora", **{"band.at": "after", "band.positions": "one"})
