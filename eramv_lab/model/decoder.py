@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +66,7 @@ def run_layers(
     events: Sequence[Event],
     fusion: AttendConfig | None,
     memory: Memory | None,
+    added: Mapping[int, Tensor],
     bridge: nn.Module | None,
     carry: bool,
     past: StreamCache | None,
@@ -75,7 +76,8 @@ def run_layers(
     """All layers of `language` (a bare transformers decoder) and its final norm, over `rows`.
 
     The first rows of a cache open its stages; later ones (decoding, a second turn) go through
-    the stages that stand in it. `bridge` is the one that all band layers share, if any.
+    the stages that stand in it. `bridge` is the one that all band layers share, if any; `added`
+    what is added to rows of the input before a layer.
     """
     loop = _Loop(language, rows, fusion, memory, past)
     prefill = past is None or past.record.seen == 0
@@ -93,6 +95,9 @@ def run_layers(
             later[i].extend(rows.valid_BS, rows.hidden_BSD.shape[1])
             loop.new_stage(i, later[i].valid_BS)
         ranks = prefill and any(e.layer == i + 1 and e.rank == "previous" for e in events)
+        if i in added:
+            index_BSD = rows.rows_BS[..., None].expand_as(rows.hidden_BSD)
+            rows.hidden_BSD = rows.hidden_BSD + added[i].gather(1, index_BSD)
         reads = layer.band is not None and loop.has_memory
         out = layer(
             rows.hidden_BSD,

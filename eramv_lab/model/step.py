@@ -14,14 +14,14 @@ from eramv_lab.slots.sharing import Shared
 
 
 class Band(nn.Module):
-    """What a band layer has beside the language model's own: sharing, bridge, gate."""
+    """What a band layer has beside the language model: sharing, bridge, gate, feed-forward."""
 
     def __init__(
         self,
         config: AttendConfig,
         sharing: Shared,
         bridge: nn.Module | None,
-        gate: nn.Module | None,
+        parts: nn.ModuleDict,
         shared_query: bool,
     ) -> None:
         super().__init__()
@@ -29,7 +29,8 @@ class Band(nn.Module):
         self.shared_query = shared_query
         self.sharing = sharing
         self.bridge = bridge
-        self.gate = gate
+        own = dict(parts.items())
+        self.gate, self.ffn = own.get("gate"), own.get("ffn")
 
 
 class StepOutput(NamedTuple):
@@ -78,12 +79,12 @@ class Step:
         memory_BMD = work.bridge()
         at = self.band.config.at if reading is not None else "none"
         if at == "before":
-            hidden_states = hidden_states + work.own_step(hidden_states)
+            hidden_states = work.own_step(hidden_states)
         normed_BSD = self.input_layernorm(hidden_states)
         scores_BS = work.project(normed_BSD, rankers_BR, visible_BS)
         hidden_states = hidden_states + work.attend(normed_BSD, cross=at == "parallel")
         if at == "after":
-            hidden_states = hidden_states + work.own_step(hidden_states)
+            hidden_states = work.own_step(hidden_states)
         hidden_states = hidden_states + self.mlp(self.post_attention_layernorm(hidden_states))
         return StepOutput(hidden_states, memory_BMD, scores_BS, (work.self_map, work.cross_map))
 

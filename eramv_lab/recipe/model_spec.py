@@ -90,6 +90,11 @@ class ModelSpec:
         rows_with_cls = self.anchors.takes_cls or (self.fine is not None and self.fine.cls)
         return dims.vision.patches + int(bool(rows_with_cls))
 
+    @property
+    def readers(self) -> tuple[int, ...]:
+        """Layers of the band, where they attend to the fine features."""
+        return self.band if self.fusion is not None and self.fusion.reads else ()
+
     def events(self) -> tuple[Any, ...]:
         """What the reducers do, in order of layer."""
         dims = self.dims()

@@ -81,7 +81,7 @@ def looks_of(talker: Talker, question: Question, answer: Answer) -> list[Look]:
     patches = model.see(None, inputs["vision_features"])
     sight = look(patches, model.spec, model.selector, model.connector, model.fine)
     crosses: dict[int, Tensor] = {}
-    if model.spec.band and model.spec.fusion.queries != "visual":
+    if model.spec.readers and model.spec.fusion.queries != "visual":
         crosses = _crosses(model, inputs, answer.ids)
     means = _scale(talker.processor.image_processor)
     return [

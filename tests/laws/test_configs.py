@@ -73,6 +73,8 @@ def test_the_defaults_check_clean(case: Case):
     key = "band" if slot == "fusion" else slot
     value = {"start": 2, "length": 2} if slot == "fusion" else {}
     section = with_keys(section, **{key: {**value, "type": name, **needed}})
+    if case == ("fusion", "add"):  # it is nothing without windows
+        section = with_keys(section, **setting(case).model | {"anchors.count": 36})
     if case == ("vision", "hf"):
         section = with_keys(section, anchors={"type": "cls_topk", "count": 4})
     parsed(section)
