@@ -1,4 +1,4 @@
-"""A league becomes arms: systems by budgets, at the budget's price, the trained full model first."""
+"""A league becomes arms: systems by budgets, each at its price, the trained full model first."""
 
 import textwrap
 
