@@ -154,6 +154,11 @@ def price(
     )
 
 
+def prefill_flops(spec: ModelSpec, text_tokens: int) -> int:
+    """FLOPs of the whole prefill alone: `price(...).prefill`, which a search asks for often."""
+    return sum(step.op.flops for step in prefill(spec, text_tokens))
+
+
 def count_parameters(spec: ModelSpec) -> dict[str, int]:
     """Parameters by the role that trains them."""
     dims = spec.dims()
