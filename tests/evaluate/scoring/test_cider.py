@@ -45,7 +45,7 @@ def by_definition(said: list[str], references: list[list[str]]) -> list[float]:
 
 def test_against_a_direct_reading() -> None:
     draw = random.Random(0)
-    words = "star circle red blue 5 3 a the".split()
+    words = ["star", "circle", "red", "blue", "5", "3", "a", "the"]
 
     def text() -> str:
         return " ".join(draw.choices(words, k=draw.randint(0, 9)))
@@ -59,7 +59,7 @@ def test_against_a_direct_reading() -> None:
 def test_against_the_numbers_of_pycocoevalcap() -> None:
     """Version 1.2, `CiderScorer(n=4, sigma=6.0)` on this corpus."""
     draw = random.Random(3)
-    words = "star circle red blue 5 3 a the".split()
+    words = ["star", "circle", "red", "blue", "5", "3", "a", "the"]
 
     def text() -> str:
         return " ".join(draw.choices(words, k=draw.randint(1, 9)))
