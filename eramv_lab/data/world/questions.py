@@ -151,17 +151,17 @@ def _rel(objects: Objects, rng: np.random.Generator) -> tuple[str, str] | None:
 
 
 def _caption(objects: Objects, rng: np.random.Generator) -> tuple[str, ...]:
-    """All objects of a colour that is there: shape and digit of each, by digit, then by shape.
+    """All objects of a colour that is there: shape and digit of each, by shape.
 
-    Behind it the same by shape and in reading order, as far as these differ.
+    Behind it the same by digit and in reading order, as far as these differ.
     """
     colours = sorted({thing.colour for thing in objects})
     colour = colours[_pick(rng, len(colours))]
     things = [thing for thing in objects if thing.colour == colour]
     shapes = (*SHAPES, *MORE_SHAPES)
     orders = (
-        sorted(things, key=lambda thing: (thing.digit, shapes.index(thing.shape))),
         sorted(things, key=lambda thing: shapes.index(thing.shape)),
+        sorted(things, key=lambda thing: int(thing.digit)),
         sorted(things, key=lambda thing: thing.cell),
     )
     told = [" ".join(f"{thing.shape} {thing.digit}" for thing in order) for order in orders]

@@ -54,7 +54,7 @@ def answers(question: Question, scene: Scene) -> set[str]:
             return {o.digit for o in things if o.cell == (row + step[0], column + step[1])}
         case ["which", "objects", "are", colour]:
             some = [o for o in things if o.colour == colour]
-            some.sort(key=lambda o: (o.digit, (*SHAPES, *MORE_SHAPES).index(o.shape)))
+            some.sort(key=lambda o: (*SHAPES, *MORE_SHAPES).index(o.shape))
             return {" ".join(f"{o.shape} {o.digit}" for o in some)}
     raise AssertionError(question.text)
 
