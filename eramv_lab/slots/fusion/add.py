@@ -31,8 +31,9 @@ class AddConfig:
     def check(self, spec: ModelSpec) -> Iterator[str]:
         """Problems: anchors that are no windows, another number of layers, parts without work."""
         side = window(spec.vision.dims(), spec.dims().visual)
-        pooled = spec.anchors is not None and SLOTS["anchors"].of(spec.anchors).name == "pool"
-        if not pooled or not side or spec.anchors.takes_cls:
+        anchors: Any = spec.anchors
+        pooled = anchors is not None and SLOTS["anchors"].of(anchors).name == "pool"
+        if not pooled or not side or anchors.takes_cls:
             yield "add needs anchors of type pool, without CLS, whose windows are squares"
         elif len(spec.band) != side * side:
             yield (
