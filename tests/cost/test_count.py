@@ -91,6 +91,8 @@ VARIANTS = {
     "fastv_mean": {"anchors": "all", "reducer": {"type": "fastv", "layer": 3, "by": "mean"}},
     "pyramiddrop": {"anchors": "all", "band": "none", "reducer": "pyramiddrop"},
     "pyramiddrop_band": {"anchors": "all", "reducer": {"type": "pyramiddrop", "layers": [0, 3]}},
+    "sparsevlm": {"anchors": "all", "band": "none", "reducer": "sparsevlm"},
+    "sparsevlm_band": {"anchors": "all", "reducer": {"type": "sparsevlm", "tokens": 30}},
     "late": {"anchors": "all", "reducer": {"type": "late", "layer": 3, "exit": 5}},
     "late_plain": {"anchors": "all", "band": "none", "reducer": {"type": "late", "layer": 2}},
     "shortv": {"anchors": "all", "reducer": {"type": "shortv", "active": 2}},
