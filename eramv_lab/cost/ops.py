@@ -292,7 +292,10 @@ def _feed_forward(language: LanguageDims, rows: int, layer: int) -> list[Op]:
 
 def _matrices(language: LanguageDims, rows: int, layer: int, names: Iterable[str]) -> list[Op]:
     sizes = language.projections()
-    return [_op("linear", 2 * rows * sizes[name].size, layer, name) for name in names]
+    return [
+        _op("linear", linear(rows, sizes[name].columns_in, sizes[name].columns_out), layer, name)
+        for name in names
+    ]
 
 
 def _head(language: LanguageDims, rows: int) -> Op:

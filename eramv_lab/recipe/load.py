@@ -45,6 +45,12 @@ def read_recipe(path: Path | str, overrides: Iterable[str] = ()) -> Document:
     document = Document(Node({}, Mark(str(path))))
     for node in _chain(Path(path)):
         _add(document, node)
+    override(document, overrides)
+    return document
+
+
+def override(document: Document, overrides: Iterable[str]) -> None:
+    """Write `key=value` over what the document holds; what is wrong joins its problems."""
     problems: list[Problem] = []
     for text in overrides:
         try:
@@ -52,7 +58,6 @@ def read_recipe(path: Path | str, overrides: Iterable[str] = ()) -> Document:
         except UserError as error:
             problems += error.problems
     document.problems += problems
-    return document
 
 
 def parse_override(text: str) -> Node:

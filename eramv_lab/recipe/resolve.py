@@ -11,10 +11,11 @@ from typing import Any
 from eramv_lab.errors import InfeasibleError, Problem, UserError
 from eramv_lab.recipe.arms import INSIDE, OUTSIDE, TOP, Arm, Resolver
 from eramv_lab.recipe.expect import check_expect
-from eramv_lab.recipe.load import Document, read_recipe
+from eramv_lab.recipe.load import Document, override, read_recipe
 from eramv_lab.recipe.match import NoMatch, Solver, equal_flops
 from eramv_lab.recipe.nodes import Node, find, to_data
 from eramv_lab.recipe.parse import choice
+from eramv_lab.recipe.shape import at_shape, shape_path
 from eramv_lab.registry import load_plugins
 
 MAIN = "main"
@@ -55,14 +56,21 @@ class Recipe:
 
 
 def load_recipe(
-    path: Path | str, overrides: Iterable[str] = (), *, solver: Solver = equal_flops
+    path: Path | str,
+    overrides: Iterable[str] = (),
+    *,
+    solver: Solver = equal_flops,
+    shape: str | None = None,
 ) -> Recipe:
-    """The checked recipe of a file, with `key=value` overrides.
+    """The checked recipe of a file, with `key=value` overrides, at a `shape` to be priced at.
 
     `solver` finds the number for `match_flops_of`. Raises UserError with every problem of every
     arm, file and line; InfeasibleError where each of them is a match that no number satisfies.
     """
-    document = read_recipe(path, overrides)
+    document = read_recipe(path)
+    if shape is not None:
+        at_shape(document, shape_path(shape, Path(path)))
+    override(document, overrides)
     if "search" in document.shared.value:
         message = "this is a sweep, which `sweep` runs; `fit` takes the best.yaml that it leaves"
         raise UserError(_placed(Problem(message=message, key="search"), document.shared))

@@ -85,7 +85,8 @@ class HfVisionConfig:
             for name, matrix in self.projections().items():
                 if name == "o":
                     ops.append(op("attention", attention(rows, rows, width), layer))
-                ops.append(op("linear", 2 * rows * matrix.size, layer, name))
+                product = linear(rows, matrix.columns_in, matrix.columns_out)
+                ops.append(op("linear", product, layer, name))
         if need_cls_attention:
             ops.append(op("attention", attention(1, rows, width) // 2))
         return ops

@@ -1,0 +1,125 @@
+"""The price list: many recipes side by side, against the model that reads every patch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from eramv_lab.cost.conventions import NAMED
+from eramv_lab.cost.formula import Cost, price
+from eramv_lab.cost.roofline import BATCHES, GPUS, decode_seconds, prefill_seconds
+from eramv_lab.cost.show import price_arm
+from eramv_lab.recipe.model_spec import ModelSpec, parse_model
+
+if TYPE_CHECKING:
+    from eramv_lab.recipe.arms import Arm
+    from eramv_lab.recipe.resolve import Recipe
+
+CONNECTOR = "mlp2x_gelu"
+"""LLaVA's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Priced:
+    """One row of the list."""
+
+    name: str
+    """The recipe's, with its arm's where it has arms."""
+    arm: Arm
+    cost: Cost
+    full: Cost
+    """Of the full-token model on the same tower and language model."""
+    seconds: dict[str, dict[str, list[float]]] = field(
+        default_factory=dict[str, dict[str, list[float]]]
+    )
+    """By GPU: the bound of a prefill and of one token after it, at each batch of BATCHES."""
+    counted: tuple[float, float] | None = None
+    """Prefill under a convention, and the full-token model's."""
+
+    @property
+    def share(self) -> float:
+        """Of the full-token model's prefill."""
+        return self.cost.prefill / self.full.prefill
+
+    @property
+    def new(self) -> int:
+        """Parameters beside the full-token model's; fewer where its connector is smaller."""
+        return self.cost.parameters - self.full.parameters
+
+    def to_json(self) -> dict[str, Any]:
+        """Flat numbers in the units of their names."""
+        flat = self.cost.to_json()
+        flat["share_of_full"] = self.share
+        flat["new_parameters"] = self.new
+        for gpu, found in self.seconds.items():
+            for what, seconds in found.items():
+                for batch, one in zip(BATCHES, seconds, strict=True):
+                    flat[f"{gpu}_{what}_ms_batch_{batch}"] = one * 1e3
+        if self.counted is not None:
+            flat["convention"], flat["convention_share"] = (
+                self.counted[0],
+                self.counted[0] / self.counted[1],
+            )
+        return flat
+
+
+def full_tokens(spec: ModelSpec) -> ModelSpec:
+    """LLaVA on the tower and the language model of `spec`: every patch in every layer."""
+    plain = spec.to_plain()
+    section: dict[str, Any] = {slot: plain[slot] for slot in ("vision", "language")}
+    own = plain["connector"]
+    section |= {"anchors": "all", "prompt": "image_first"}
+    section["connector"] = own if own["type"] == CONNECTOR else CONNECTOR
+    found = parse_model(section, [])
+    assert found is not None, section
+    return found
+
+
+def priced(
+    recipe: Recipe,
+    arms: Iterable[str],
+    *,
+    text_tokens: int | None = None,
+    gpus: Sequence[str] = (),
+    convention: str | None = None,
+) -> list[Priced]:
+    """The rows of a recipe's arms, for `text_tokens` or the input that the recipe names."""
+    rows: list[Priced] = []
+    for name in arms:
+        arm = recipe.arm(name)
+        if text_tokens is not None:
+            arm = replace(arm, cost=replace(arm.cost, text_tokens=text_tokens))
+        tokens, whole = arm.cost.text_tokens, full_tokens(arm.spec)
+        rows.append(
+            Priced(
+                name=f"{recipe.name}/{name}" if recipe.has_arms else recipe.name,
+                arm=arm,
+                cost=price_arm(arm),
+                full=price(whole, text_tokens=tokens),
+                seconds={gpu: _seconds(arm.spec, gpu, tokens) for gpu in gpus},
+                counted=_counted(convention, arm.spec, whole, text_tokens, tokens),
+            )
+        )
+    return rows
+
+
+def _seconds(spec: ModelSpec, gpu: str, tokens: int) -> dict[str, list[float]]:
+    ways = {"prefill": prefill_seconds, "decode": decode_seconds}
+    return {
+        what: [bound(spec, GPUS[gpu], batch, text_tokens=tokens) for batch in BATCHES]
+        for what, bound in ways.items()
+    }
+
+
+def _counted(
+    name: str | None, spec: ModelSpec, whole: ModelSpec, asked: int | None, tokens: int
+) -> tuple[float, float] | None:
+    if name is None:
+        return None
+    convention = NAMED[name]
+    if convention is None:
+        both = [float(price(one, text_tokens=tokens).prefill) for one in (spec, whole)]
+    else:
+        both = [convention.prefill(one, asked) for one in (spec, whole)]
+    return both[0], both[1]
