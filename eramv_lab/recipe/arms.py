@@ -31,9 +31,12 @@ from eramv_lab.recipe.schema import (
 )
 from eramv_lab.recipe.starts import Found, started
 
-TOP = ("question", "plugins", "model", *SECTIONS, "seeds", "seed", "expect", "matched", "extends")
+TOP = (
+    *("question", "plugins", "system", "model", *SECTIONS),
+    *("seeds", "seed", "expect", "matched", "extends"),
+)
 """Keys at the top of a recipe, beside `arms`."""
-OUTSIDE = ("question", "plugins", "seeds", "expect", "extends")
+OUTSIDE = ("question", "plugins", "system", "seeds", "expect", "extends")
 """Those that an arm cannot change."""
 INSIDE = tuple(key for key in TOP if key not in (*OUTSIDE, "seed", "matched"))
 """Those that it can."""

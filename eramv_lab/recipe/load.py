@@ -17,8 +17,10 @@ from eramv_lab.recipe.nodes import Mark, Node, find, read_file, read_text, to_da
 from eramv_lab.recipe.parse import choice
 
 COMMAND_LINE = "command line"
-WHOLE = ("expect", "question")
+WHOLE = ("expect", "question", "system")
 """Keys whose contents are not keys of the recipe: nothing in them is unfolded."""
+OWN = ("system",)
+"""Keys that a recipe has only from its own file: what extends a system is another one."""
 
 
 @dataclass
@@ -43,8 +45,11 @@ def read_recipe(path: Path | str, overrides: Iterable[str] = ()) -> Document:
     do not stop the reading are in `.problems`. Raises UserError where a file cannot be read.
     """
     document = Document(Node({}, Mark(str(path))))
-    for node in _chain(Path(path)):
-        _add(document, node)
+    *above, own = _chain(Path(path))
+    for node in above:
+        kept = {key: child for key, child in node.value.items() if key not in OWN}
+        _add(document, Node(kept, node.mark))
+    _add(document, own)
     override(document, overrides)
     return document
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from eramv_lab.errors import Problem
 from eramv_lab.recipe.bands import SPELLINGS, WHERE
+from eramv_lab.recipe.match import MATCH
 from eramv_lab.recipe.nodes import Mark, Node, leaves
+from eramv_lab.recipe.scale import is_scaled
 
 Path = tuple[str, ...]
 
@@ -58,6 +60,11 @@ def merge(old: Node | None, new: Node, path: Path = ()) -> Node:
 
 def _kept(old: Node, new: Node, path: Path) -> dict[str, Node]:
     kept: dict[str, Node] = dict(old.value)
+    if path[:1] == ("model",):
+        if _is_number(new):
+            return {}
+        if _is_number(old) and new.value.keys() - kept.keys():
+            return {}
     band = path == ("model", "band")
     before, after = (n.value["type"].value if "type" in n.value else None for n in (old, new))
     if "none" in (before, after):
@@ -70,6 +77,11 @@ def _kept(old: Node, new: Node, path: Path) -> dict[str, Node]:
             drop = {k for name in SPELLINGS.keys() - written for k in SPELLINGS[name]}
             kept = {key: child for key, child in kept.items() if key not in drop}
     return kept
+
+
+def _is_number(node: Node) -> bool:
+    """Whether a mapping stands for one number, which is written over as a whole."""
+    return is_scaled(node.value) or MATCH in node.value
 
 
 def canonical(node: Node, path: Path) -> Node:

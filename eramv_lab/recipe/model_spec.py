@@ -10,6 +10,7 @@ from typing import Any
 from eramv_lab.errors import Problem, UserError
 from eramv_lab.recipe.bands import WHERE, band_layers, is_gone, split_band
 from eramv_lab.recipe.parse import choice, parse_component, to_plain
+from eramv_lab.recipe.scale import Sizes, bare, scaled
 from eramv_lab.registry import SLOTS
 from eramv_lab.shapes import Dims
 
@@ -119,6 +120,7 @@ def parse_model(
         for name in section
         if name not in KEYS
     ]
+    section = _as_it_is(section, key, problems)
     parts: dict[str, Any] = {
         slot: parse_component(
             SLOTS[slot], section.get(slot, default), f"{key}.{slot}", problems, default
@@ -166,6 +168,26 @@ def parse_model(
         Problem(message=message, key=f"{key}.{slot}") for slot, message in cross_check(spec)
     ]
     return spec if len(problems) == before else None
+
+
+def _as_it_is(section: Mapping[str, Any], key: str, problems: list[Problem]) -> Mapping[str, Any]:
+    """The section with every scaled number as this model has it."""
+    if bare(section) == section:
+        return section
+    found: dict[str, Any] = {}
+    for slot in ("vision", "language"):
+        try:
+            part = parse_component(SLOTS[slot], bare(section.get(slot)), slot, [])
+            found[slot] = part and part.dims()
+        except UserError:  # told where the part itself is read
+            found[slot] = None
+    vision, language = found["vision"], found["language"]
+    sizes = Sizes(
+        at=language and language.layers,
+        rows=vision and vision.patches,
+        level=vision and vision.layers,
+    )
+    return scaled(section, sizes, key, problems)
 
 
 def _or_where(problem: Problem) -> Problem:

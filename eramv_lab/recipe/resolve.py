@@ -16,6 +16,7 @@ from eramv_lab.recipe.match import NoMatch, Solver, equal_flops
 from eramv_lab.recipe.nodes import Node, find, to_data
 from eramv_lab.recipe.parse import choice
 from eramv_lab.recipe.shape import at_shape, shape_path
+from eramv_lab.recipe.system import System, check_system, parse_system
 from eramv_lab.registry import load_plugins
 
 MAIN = "main"
@@ -34,6 +35,8 @@ class Recipe:
     question: str = ""
     expect: dict[str, Any] = field(default_factory=dict[str, Any])
     plugins: tuple[str, ...] = ()
+    system: System | None = None
+    """The published system that it is, where its file says so."""
     has_arms: bool = True
     """Whether the file names arms; otherwise there is one, called `main`."""
 
@@ -46,6 +49,8 @@ class Recipe:
     def to_plain(self) -> dict[str, Any]:
         """The resolved recipe: every arm with every key. It reads back to the same arms."""
         head: dict[str, Any] = {"question": self.question, "seeds": list(self.seeds)}
+        if self.system:
+            head["system"] = self.system.to_plain()
         if self.plugins:
             head["plugins"] = list(self.plugins)
         if self.expect:
@@ -96,6 +101,7 @@ def resolve_document(
     question = top.get("question") or ""
     if not isinstance(question, str):
         found.append(Problem(message=f"expected a sentence, found {question!r}", key="question"))
+    system = parse_system(top["system"], found) if "system" in top else None
     problems += [_placed(p, document.shared) for p in found]
 
     has_arms = bool(document.arms)
@@ -110,6 +116,8 @@ def resolve_document(
     problems += resolver.problems
     expect = top.get("expect") or {}
     found = []
+    if system is not None:
+        found += check_system(system, {name: arm.plain for name, arm in arms.items()})
     types = {t for arm in arms.values() for t in arm.data.source.types()}
     types |= {f"accuracy_{name}" for arm in arms.values() for name in arm.evaluate.also}
     check_expect(expect, document.arms, sorted(types), found)
@@ -127,6 +135,7 @@ def resolve_document(
         question=question,
         expect=expect,
         plugins=plugins,
+        system=system,
         has_arms=has_arms,
     )
 

@@ -1,7 +1,7 @@
 """A shape: the tower and the language model of another recipe, at which a system is priced.
 
 A system's recipe stands on a bed that can be trained here; its paper stood on CLIP and Vicuna. At a
-shape the same recipe is resolved with that model's parts, and with nothing that only a fit needs.
+shape the same recipe is resolved with that model's parts, and without what only a fit needs.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from eramv_lab.errors import Problem, UserError, nearest
 from eramv_lab.recipe.load import Document, read_recipe
+from eramv_lab.recipe.merge import merge
 from eramv_lab.recipe.nodes import Mark, Node
 
 FOLDER = "scale"
@@ -42,8 +43,8 @@ def shape_path(name: str, near: Path) -> Path:
 def at_shape(document: Document, path: Path) -> None:
     """Put the tower and the language model of the recipe at `path` into all arms of `document`.
 
-    A connector of the shape's kind takes the shape's sizes. The input is the one that the shape is
-    priced for. Raises UserError where the file cannot be read or lacks one of its parts.
+    A connector of the shape's kind takes the shape's sizes, and what `system.sizes` names takes
+    those. The input is the one that the shape is priced for. Raises UserError where the file cannot be read or lacks one of its parts.
     """
     given = read_recipe(path)
     model = _children(given.shared, "model")
@@ -60,7 +61,8 @@ def at_shape(document: Document, path: Path) -> None:
     if "connector" in own and _type(own["connector"]) == _type(model.get("connector")):
         slots["connector"] = model["connector"]
     keys = dict(document.shared.value)
-    keys["model"] = Node(own | slots, keys["model"].mark if "model" in keys else given.shared.mark)
+    sized = _sizes(own | slots, keys.get("system"), document.problems)
+    keys["model"] = Node(sized, keys["model"].mark if "model" in keys else given.shared.mark)
     nothing = Node("none", Mark(str(path)))
     keys["base"] = Node({"recipe": nothing}, nothing.mark)
     if cost is not None:
@@ -79,6 +81,25 @@ def _without(node: Node) -> Node:
             slots["prompt"] = Node(prompt, slots["prompt"].mark)
         keys["model"] = Node(slots, keys["model"].mark, keys["model"].implied)
     return Node(keys, node.mark, node.implied)
+
+
+def _sizes(
+    slots: Mapping[str, Node], system: Node | None, problems: list[Problem]
+) -> dict[str, Node]:
+    """The slots with their paper's sizes; a component that fills none of them is a problem."""
+    found = dict(slots)
+    sizes = _children(system, "sizes") if system is not None and system.is_map else {}
+    for name, keys in sizes.items():
+        filled = [slot for slot, node in slots.items() if name in (_type(node), slot)]
+        if not filled or not keys.is_map:
+            what = "fills no slot of this recipe" if keys.is_map else "expected keys and values"
+            mark = keys.mark
+            problems.append(
+                Problem(message=what, file=mark.file, line=mark.line, key=f"system.sizes.{name}")
+            )
+        for slot in filled if keys.is_map else ():
+            found[slot] = merge(found[slot], keys, ("model", slot))
+    return found
 
 
 def _children(node: Node, key: str) -> Mapping[str, Node]:
