@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from eramv_lab.cost.formula import Cost, price
 from eramv_lab.cost.roofline import BATCHES, GPUS, decode_seconds, prefill_seconds
 from eramv_lab.cost.show import price_arm
 from eramv_lab.recipe.model_spec import ModelSpec, parse_model
+from eramv_lab.recipe.resolve import MAIN
 
 if TYPE_CHECKING:
     from eramv_lab.recipe.arms import Arm
@@ -76,32 +78,66 @@ def full_tokens(spec: ModelSpec) -> ModelSpec:
     return found
 
 
-def priced(
-    recipe: Recipe,
-    arms: Iterable[str],
+@dataclass(frozen=True, kw_only=True)
+class PriceList:
+    """What recipes cost at one shape."""
+
+    rows: dict[str, list[Priced]]
+    """Of every arm, by recipe."""
+    recipes: dict[str, Recipe]
+    shape: str | None = None
+    """None: every recipe at its own sizes."""
+    gpus: tuple[str, ...] = ()
+    convention: str | None = None
+
+    def __iter__(self) -> Iterator[Priced]:
+        """Every row, recipe by recipe."""
+        return (row for rows in self.rows.values() for row in rows)
+
+    def to_json(self) -> dict[str, Any]:
+        """By recipe and, where it has some, arm; of a single recipe that alone."""
+        found: dict[str, Any] = {}
+        for name, rows in self.rows.items():
+            flat = {row.arm.name: row.to_json() for row in rows}
+            found[name] = {"arms": flat} if self.recipes[name].has_arms else flat[MAIN]
+        return found[next(iter(found))] if len(found) == 1 else {"recipes": found}
+
+
+def price_list(
+    recipes: Sequence[Recipe],
+    arms: Collection[str] = (),
     *,
+    shape: str | None = None,
     text_tokens: int | None = None,
     gpus: Sequence[str] = (),
     convention: str | None = None,
-) -> list[Priced]:
-    """The rows of a recipe's arms, for `text_tokens` or the input that the recipe names."""
-    rows: list[Priced] = []
-    for name in arms:
-        arm = recipe.arm(name)
-        if text_tokens is not None:
-            arm = replace(arm, cost=replace(arm.cost, text_tokens=text_tokens))
-        tokens, whole = arm.cost.text_tokens, full_tokens(arm.spec)
-        rows.append(
-            Priced(
-                name=f"{recipe.name}/{name}" if recipe.has_arms else recipe.name,
+) -> PriceList:
+    """The price of these arms (all, where none is named) of recipes that stand at `shape`.
+
+    For `text_tokens`, or the input that each recipe names; times on `gpus`, and the prefill as
+    `convention` counts it.
+    """
+    stems = Counter(recipe.name for recipe in recipes)
+    by_name = {one.name if stems[one.name] == 1 else one.path: one for one in recipes}
+    rows: dict[str, list[Priced]] = {}
+    for name, recipe in by_name.items():
+        rows[name] = []
+        for arm in (recipe.arm(one) for one in arms or recipe.arms):
+            if text_tokens is not None:
+                arm = replace(arm, cost=replace(arm.cost, text_tokens=text_tokens))
+            tokens, whole = arm.cost.text_tokens, full_tokens(arm.spec)
+            row = Priced(
+                name=f"{name}/{arm.name}" if recipe.has_arms else name,
                 arm=arm,
                 cost=price_arm(arm),
                 full=price(whole, text_tokens=tokens),
                 seconds={gpu: _seconds(arm.spec, gpu, tokens) for gpu in gpus},
                 counted=_counted(convention, arm.spec, whole, text_tokens, tokens),
             )
-        )
-    return rows
+            rows[name].append(row)
+    return PriceList(
+        rows=rows, recipes=by_name, shape=shape, gpus=tuple(gpus), convention=convention
+    )
 
 
 def _seconds(spec: ModelSpec, gpu: str, tokens: int) -> dict[str, list[float]]:

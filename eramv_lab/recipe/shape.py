@@ -35,7 +35,7 @@ def shape_path(name: str, near: Path) -> Path:
     names = {path.stem: path for folder in folders[::-1] for path in sorted(folder.glob("*.yaml"))}
     if name not in names:
         shapes = tuple(sorted(one for one in names if not one.startswith("pretrain")))
-        message = f"there is no shape {name!r}"
+        message = f"there is no shape {name!r}, neither a YAML file nor a name in {FOLDER}/"
         raise UserError(Problem(message=message, allowed=shapes, nearest=nearest(name, shapes)))
     return names[name]
 
@@ -44,7 +44,8 @@ def at_shape(document: Document, path: Path) -> None:
     """Put the tower and the language model of the recipe at `path` into all arms of `document`.
 
     A connector of the shape's kind takes the shape's sizes, and what `system.sizes` names takes
-    those. The input is the one that the shape is priced for. Raises UserError where the file cannot be read or lacks one of its parts.
+    those. The input is the one that the shape is priced for. Raises UserError where the file
+    cannot be read or lacks one of its parts.
     """
     given = read_recipe(path)
     model = _children(given.shared, "model")
@@ -61,7 +62,7 @@ def at_shape(document: Document, path: Path) -> None:
     if "connector" in own and _type(own["connector"]) == _type(model.get("connector")):
         slots["connector"] = model["connector"]
     keys = dict(document.shared.value)
-    sized = _sizes(own | slots, keys.get("system"), document.problems)
+    sized = _sizes({**own, **slots}, keys.get("system"), document.problems)
     keys["model"] = Node(sized, keys["model"].mark if "model" in keys else given.shared.mark)
     nothing = Node("none", Mark(str(path)))
     keys["base"] = Node({"recipe": nothing}, nothing.mark)
