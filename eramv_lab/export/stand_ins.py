@@ -99,11 +99,11 @@ def _typed(value: Any, kind: str) -> Any:
     return tuple(value) if isinstance(value, list) and kind.startswith("tuple") else value
 
 
-def to_plain(config: Any, registry: Registry) -> Any:
+def to_plain(config: Any, registry: Registry, *, known: bool = False) -> Any:
     """The plain form of a component's config."""
     if config is None:
         return "none"
-    return {"type": registry.of(config).name, **plain(config)}
+    return {"type": registry.of(config).name, **plain(config, known=known)}
 
 
 def parse_model(

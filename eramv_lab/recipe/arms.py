@@ -106,7 +106,7 @@ class Arm:
         return self._digest(("data", "base", "train", "trainer"))
 
     def _digest(self, sections: tuple[str, ...]) -> str:
-        kept: dict[str, Any] = {"model": self.plain["model"]}
+        kept: dict[str, Any] = {"model": self.spec.to_plain(known=True)}
         told = self._sections(known=True)
         for section in sections:
             kept[section] = {

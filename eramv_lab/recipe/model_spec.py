@@ -96,17 +96,17 @@ class ModelSpec:
         events = [e for r in self.reducer for e in r.events(dims.language.layers, dims.visual)]
         return tuple(sorted(events, key=lambda e: e.layer))
 
-    def to_plain(self) -> dict[str, Any]:
-        """The section as a recipe writes it, every key given."""
+    def to_plain(self, *, known: bool = False) -> dict[str, Any]:
+        """The section as a recipe writes it, every key given; `known`: as a hash knows it."""
         plain: dict[str, Any] = {}
         for key in KEYS:
             if key == "band":
-                fusion = to_plain(self.fusion, SLOTS["fusion"])
+                fusion = to_plain(self.fusion, SLOTS["fusion"], known=known)
                 plain[key] = {"layers": list(self.band), **fusion} if self.band else "none"
             elif key == "reducer":
-                plain[key] = [to_plain(r, SLOTS[key]) for r in self.reducer] or "none"
+                plain[key] = [to_plain(r, SLOTS[key], known=known) for r in self.reducer] or "none"
             else:
-                plain[key] = to_plain(getattr(self, key), SLOTS[key])
+                plain[key] = to_plain(getattr(self, key), SLOTS[key], known=known)
         return plain
 
 

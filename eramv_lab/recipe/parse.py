@@ -150,11 +150,11 @@ def parse_component(
     return None
 
 
-def to_plain(config: Any, registry: Registry) -> Any:
+def to_plain(config: Any, registry: Registry, *, known: bool = False) -> Any:
     """The recipe form of a component's config: `{"type": name, ...}`, or `"none"`."""
     if config is None:
         return "none"
-    return {"type": registry.of(config).name, **plain(config)}
+    return {"type": registry.of(config).name, **plain(config, known=known)}
 
 
 def plain(value: Any, *, known: bool = False) -> Any:
