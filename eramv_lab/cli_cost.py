@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from eramv_lab.cli_args import ArmNames, AsJson
+from eramv_lab.cli_args import ArmNames, AsJson, print_unreached
 from eramv_lab.errors import InfeasibleError, Problem, UserError, nearest
 from eramv_lab.recipe import complete
 
@@ -102,6 +102,9 @@ def cost(
     else:
         for prices in lists:
             print_list(prices)
+    if not (as_json or markdown):
+        for recipe in lists[0].recipes.values():
+            print_unreached(recipe, arm)
 
 
 def known(names: Iterable[str], allowed: Iterable[str], what: str) -> None:
