@@ -42,7 +42,7 @@ def can_pack(spec: ModelSpec) -> bool:
     decide what leaves the sequence.
     """
     prompt: PromptConfig = spec.prompt
-    ranked = any(event.rank == "previous" for event in spec.events())
+    ranked = any(event.looks for event in spec.events())
     return prompt.image_first and prompt.template in ("plain", "caption") and not ranked
 
 

@@ -34,7 +34,7 @@ class EramvGeneration(_Mixin):
         seen = _seen(kwargs.get("past_key_values"))
         if seen and isinstance(ids, Tensor):
             refuse_images(bool((ids[:, seen:] == self.config.image_token_id).any()))
-        ranked = any(event.rank == "previous" for event in self.events)
+        ranked = any(event.looks for event in self.events)
         if ranked and isinstance(ids, Tensor) and kwargs.get("prompt_end") is None:
             # fixed now: without a cache, the last row of a later step is an answer's
             mask = kwargs.get("attention_mask")

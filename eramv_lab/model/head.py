@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from eramv_lab.model.decoder import Rows
+from eramv_lab.model.rows import Rows
 
 
 def answer(

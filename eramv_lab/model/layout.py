@@ -59,7 +59,7 @@ def lay_out(
         positions_BT = positions_BT + offset_BT
     positions_BT = positions_BT.clamp(min=0)
     if segments_BT is not None:
-        positions_BT = _restart(positions_BT, segments_BT, real_BT)
+        positions_BT = restart(positions_BT, segments_BT, real_BT)
     return Layout(
         visual_BT=visual_BT,
         begun_BT=begun_BT,
@@ -70,7 +70,7 @@ def lay_out(
     )
 
 
-def _restart(positions_BT: Tensor, segments_BT: Tensor, real_BT: Tensor) -> Tensor:
+def restart(positions_BT: Tensor, segments_BT: Tensor, real_BT: Tensor) -> Tensor:
     """Each packed question's rows go on from where the first one does."""
     far = positions_BT.shape[1] + int(1e6)
     first_BJ = positions_BT.new_full(positions_BT.shape, far)

@@ -13,8 +13,14 @@ from transformers import GenerationMixin, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from eramv_lab.model.arrange import arrange, count_images, fill, real_rows, refuse_images
-from eramv_lab.model.arrange import prompt_end as find_prompt_end
+from eramv_lab.model.arrange import (
+    arrange,
+    count_images,
+    fill,
+    real_rows,
+    refuse_images,
+    set_rankers,
+)
 from eramv_lab.model.cache import StreamCache
 from eramv_lab.model.configuration import EramvConfig
 from eramv_lab.model.decoder import Maps, run_layers
@@ -222,15 +228,17 @@ class EramvForConditionalGeneration(  # pyright: ignore[reportIncompatibleMethod
         words_BT = input_ids
         if self.config.image_token_id >= self.dims.language.vocab:  # a word the model has not
             words_BT = input_ids.masked_fill(visual_BT, 0)
-        rows = fill(embed, words_BT, layout, counts, sight, self.visual_rows)
-        if not seen and any(event.rank == "previous" for event in self.events):
-            rows.rankers_B = find_prompt_end(prompt_end, target_BT, valid_BT, input_ids)
+        events = self.events if sight is not None and sight.visual_NAD is not None else ()
+        wait = any(event.kind == "inject" for event in events)
+        rows = fill(embed, words_BT, layout, counts, sight, self.visual_rows, wait=wait)
+        if not seen and any(event.looks for event in events):
+            set_rankers(rows, events, prompt_end, target_BT, valid_BT, input_ids)
         maps = Maps() if output_attentions else None
         hidden: list[Tensor] | None = [] if output_hidden_states else None
         rows = run_layers(
             self.language_model,
             rows,
-            events=self.events if sight is not None and sight.visual_NAD is not None else (),
+            events=events,
             fusion=self.spec.fusion,
             memory=self._bridged(memory),
             bridge=self.shared_bridge if self.spec.bridge and self.spec.bridge.carry else None,

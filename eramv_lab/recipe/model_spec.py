@@ -94,7 +94,7 @@ class ModelSpec:
         """What the reducers do, in order of layer."""
         dims = self.dims()
         events = [e for r in self.reducer for e in r.events(dims.language.layers, dims.visual)]
-        return tuple(sorted(events, key=lambda e: e.layer))
+        return tuple(sorted(events, key=lambda e: (e.layer, e.kind != "inject")))
 
     def to_plain(self, *, known: bool = False) -> dict[str, Any]:
         """The section as a recipe writes it, every key given; `known`: as a hash knows it."""

@@ -159,13 +159,33 @@ SETTINGS: dict[str, dict[str, Setting]] = {
     "reducer": {
         "drop": Setting(
             config={"layer": 2, "keep": 2},
-            options={"layer": Turn(3), "keep": Turn(1), "rank": turns("none", "random")},
+            options={
+                "layer": Turn(3),
+                "keep": Turn(1),
+                "rank": turns("none", "random", "next"),
+                "rankers": Turn("mean"),
+                "positions": Turn("repack"),
+            },
         ),
         "fastv": Setting(
             config={"layer": 2, "ratio": 0.2},
-            options={"layer": Turn(1), "ratio": Turn(0.6), "keep": Turn(1)},
+            options={"layer": Turn(1), "ratio": Turn(0.6), "keep": Turn(1), "by": Turn("mean")},
         ),
         "vtw": Setting(config={"layer": 2}, options={"layer": Turn(1)}),
+        "pyramiddrop": Setting(
+            config={"layers": [1, 2], "ratio": 0.5},
+            options={
+                "layers": Turn([1, 3]),
+                "ratio": Turn(0.3),
+                "curve": Turn("concave"),
+                "positions": Turn("keep"),
+            },
+        ),
+        "late": Setting(config={"layer": 2}, options={"layer": Turn(1), "exit": Turn(3)}),
+        "shortv": Setting(
+            config={"active": 1, "order": [3, 0, 2, 1]},
+            options={"active": Turn(2), "order": Turn([0, 1, 2, 3])},
+        ),
     },
     "language": {
         "tiny": Setting(

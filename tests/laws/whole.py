@@ -45,6 +45,16 @@ def _systems() -> dict[str, Section]:
     add("fastv_joint", reducer={"type": "fastv", "layer": 2}, **JOINT)
     add("pyramid", reducer=[{"type": "drop", "layer": n, "keep": 4 - n} for n in (1, 2, 3)])
     add("fastv_vtw", reducer=[{"type": "fastv", "layer": 1}, {"type": "vtw", "layer": 3}])
+    add("pyramid_next", anchors="all", prompt="image_first", reducer="pyramiddrop", **NO_BAND)
+    add("late_exit", reducer={"type": "late", "layer": 1, "exit": 3})
+    add("shortv_fastv", reducer=[{"type": "shortv", "active": 2}, {"type": "fastv", "keep": 2}])
+    pyramid = {"type": "pyramiddrop", "layers": [2], "positions": "keep"}
+    add("hidrop", reducer=[{"type": "late", "layer": 1, "exit": 3}, pyramid])
+    everything: Section = {"anchors": {"type": "norm", "count": 6}, "reducer": "pyramiddrop"}
+    add("joint_pyramid", **everything, **JOINT)
+    add("joint_shortv", reducer={"type": "shortv", "active": 1}, **JOINT)
+    add("grid_hidrop", reducer=found["hidrop"]["reducer"], **{"band.softmax": "joint"}, **GRID)
+    add("mean_late", reducer=[{"type": "late", "layer": 1}, {"type": "fastv", "by": "mean"}])
     add("image_first_before", prompt="image_first", **{"band.visible": "before"})
     add("band_everywhere", band={"every": 1})
     add("own_rest", fine={"type": "all", "exclude_anchors": True, "cls": True})
@@ -54,6 +64,14 @@ def _systems() -> dict[str, Section]:
     add("qwen3_separate", sharing="separate", language=found["qwen3"]["language"])
     add("biased_separate", sharing="separate", language=found["llama_biased"]["language"])
     add("qwen2_joint_fastv", reducer="fastv", language=found["qwen2"]["language"], **JOINT)
+    for name in ("llama", "qwen3"):
+        add(f"{name}_hidrop", reducer=found["hidrop"]["reducer"], language=found[name]["language"])
+        add(f"{name}_pyramid", reducer="pyramiddrop", language=found[name]["language"])
+    shortv = found["shortv_fastv"]["reducer"]
+    add("qwen3_shortv_fastv", reducer=shortv, language=found["qwen3"]["language"])
+    add("qwen3_shortv_after", reducer=shortv, language=found["qwen3"]["language"], **{"band.at": "after"})
+    add("owl3_shortv", reducer={"type": "shortv", "active": 0}, band=found["owl3_text"]["band"])
+    add("before_shortv", reducer={"type": "shortv", "active": 0}, prompt="image_first", **{"band.at": "before", "band.visible": "before"})
     add("window_joint", language=found["mistral_window"]["language"], **JOINT)
     return found
 
