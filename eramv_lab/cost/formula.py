@@ -174,8 +174,11 @@ def count_parameters(spec: ModelSpec) -> dict[str, int]:
 def kv_values(spec: ModelSpec, text_tokens: int) -> int:
     """Numbers in the caches of one sample after the prefill."""
     dims = spec.dims()
-    rows = sum(rows_by_layer(spec, text_tokens)) + len(spec.band) * dims.fine
-    return 2 * rows * dims.language.kv_width
+    own = sum(rows_by_layer(spec, text_tokens)) * dims.language.kv_width
+    if not spec.band:
+        return 2 * own
+    read = len(spec.band) * dims.fine * spec.sharing.heads_of(dims.language).kv_width
+    return 2 * (own + read)
 
 
 def kept_values(spec: ModelSpec, text_tokens: int, supervised_tokens: int) -> int:
@@ -183,13 +186,16 @@ def kept_values(spec: ModelSpec, text_tokens: int, supervised_tokens: int) -> in
 
     A row keeps the input and the output of both norms, q, k, v and the heads' output, and four
     inner vectors of the feed-forward; a fine feature in a band layer its input, its normed form,
-    k and v. The tower, the connector and the bridge's inside are left out.
+    k and v. The tower, the connector, the bridge's inside and a band's feed-forward are left out.
     """
     dims = spec.dims()
     language = dims.language
     row = 4 * language.width + 2 * language.query_width + 2 * language.kv_width + 4 * language.ffn
-    fine = 2 * language.width + 2 * language.kv_width
-    read = 2 * language.query_width  # the band's queries and its heads' output
     rows = rows_by_layer(spec, text_tokens)
-    band = sum(dims.fine * fine + rows[layer] * read for layer in spec.band)
+    band = 0
+    if spec.band:
+        heads = spec.sharing.heads_of(language)
+        fine = 2 * language.width + 2 * heads.kv_width
+        read = 2 * heads.query_width  # the band's queries and its heads' output
+        band = sum(dims.fine * fine + rows[layer] * read for layer in spec.band)
     return sum(rows) * row + band + supervised_tokens * (language.width + language.vocab)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -41,10 +41,15 @@ class Document:
         return merge(self.shared, self.arms[name])
 
 
-def read_recipe(path: Path | str, overrides: Iterable[str] = ()) -> Document:
+def read_recipe(
+    path: Path | str,
+    overrides: Iterable[str] = (),
+    *,
+    prepare: Callable[[Document], None] | None = None,
+) -> Document:
     """The document of a recipe file, `extends` followed, `key=value` overrides on top.
 
-    An override changes what all arms share; `arms.NAME.key=value` changes one arm. Problems that
+    `prepare` changes what the file says before that. An override changes what all arms share; `arms.NAME.key=value` changes one arm. Problems that
     do not stop the reading are in `.problems`. Raises UserError where a file cannot be read.
     """
     document = Document(Node({}, Mark(str(path))))
@@ -54,12 +59,8 @@ def read_recipe(path: Path | str, overrides: Iterable[str] = ()) -> Document:
         kept = {key: child for key, child in node.value.items() if key not in OWN}
         _add(document, Node(kept, node.mark))
     _add(document, own)
-    override(document, overrides)
-    return document
-
-
-def override(document: Document, overrides: Iterable[str]) -> None:
-    """Write `key=value` over what the document holds; what is wrong joins its problems."""
+    if prepare is not None:
+        prepare(document)
     problems: list[Problem] = []
     turned: list[Node] = []
     for text in overrides:
@@ -75,6 +76,7 @@ def override(document: Document, overrides: Iterable[str]) -> None:
     for node in of_arms:
         _add(document, node)
     document.problems += problems
+    return document
 
 
 def _add_league(document: Document, chain: list[Node]) -> None:

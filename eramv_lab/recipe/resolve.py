@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from eramv_lab.errors import InfeasibleError, Problem, UserError
 from eramv_lab.recipe.arms import INSIDE, OUTSIDE, TOP, Arm, Resolver
 from eramv_lab.recipe.expect import check_expect
 from eramv_lab.recipe.league import League
-from eramv_lab.recipe.load import Document, override, read_recipe
+from eramv_lab.recipe.load import Document, read_recipe
 from eramv_lab.recipe.match import NoMatch, Solver, equal_flops
 from eramv_lab.recipe.nodes import Node, find, to_data
 from eramv_lab.recipe.parse import choice
@@ -79,10 +80,8 @@ def load_recipe(
     `solver` finds the number for `match_flops_of`. Raises UserError with every problem of every
     arm, file and line; InfeasibleError where each of them is a match that no number satisfies.
     """
-    document = read_recipe(path)
-    if shape is not None:
-        at_shape(document, shape_path(shape, Path(path)))
-    override(document, overrides)
+    prepare = None if shape is None else partial(at_shape, path=shape_path(shape, Path(path)))
+    document = read_recipe(path, overrides, prepare=prepare)
     if "search" in document.shared.value:
         message = "this is a sweep, which `sweep` runs; `fit` takes the best.yaml that it leaves"
         raise UserError(_placed(Problem(message=message, key="search"), document.shared))

@@ -55,6 +55,9 @@ def at_shape(document: Document, path: Path) -> None:
             Problem(message=f"a shape needs model.{part}", file=str(path)) for part in lacking
         ]
         raise UserError([*given.problems, *wanted])
+    if "league" in document.shared.value:
+        message = "a league meets on its own bed; price its systems at a shape"
+        raise UserError(Problem(message=message, key="league"))
     cost = given.shared.value.get("cost")
     document.shared = _without(document.shared)
     slots = {part: model[part] for part in PARTS}

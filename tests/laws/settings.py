@@ -134,6 +134,7 @@ SETTINGS: dict[str, dict[str, Setting]] = {
                 "visible": turns("before", "last"),
                 "at": turns("after", "before"),
                 "positions": turns("one", "grid", **{"prompt.positions": "grid"}),
+                "ffn": turns("gelu", "gated", **{"band.at": "before"}),
             }
         )
     },
@@ -153,7 +154,16 @@ SETTINGS: dict[str, dict[str, Setting]] = {
         "shared": Setting(),
         "own_norm": Setting(),
         "kv_copy": Setting(),
-        "separate": Setting(options={"init": Turn("random", start=True)}),
+        "separate": Setting(
+            config={"init": "random"},
+            model={"band.at": "after"},
+            options={
+                "init": Turn("copy", start=True),
+                "norm": Turn("rows"),
+                "qk_norm": Turn(True),
+                "narrow": Turn(2),
+            },
+        ),
         "lora": Setting(config={"rank": 3}, options={"rank": Turn(4), "alpha": Turn(4.0)}),
     },
     "reducer": {
