@@ -158,9 +158,11 @@ def count_parameters(spec: ModelSpec) -> dict[str, int]:
     dims = spec.dims()
     found: Counter[str] = Counter(
         vision=spec.vision.parameters(),
-        connector=spec.connector.parameters(dims),
+        connector=0,
         language=spec.language.parameters(),
     )
+    for one in (spec.connector, spec.fine_connector):
+        found["connector"] += one.parameters(dims) if one is not None else 0
     if spec.anchors is not None:
         found["connector"] += spec.anchors.parameters(dims)
     if spec.bridge is not None:

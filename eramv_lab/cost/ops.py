@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from eramv_lab.registry import ANCHORS
+from eramv_lab.cost.through import through
 from eramv_lab.shapes import LanguageDims, Op, attention, linear
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def prefill(
 
     `trained` names the roles (owners) that learn, `differences` the matrices with an adapter.
     """
-    return _Walk(spec, text_tokens, frozenset(trained), differences or {}).run(head_rows)
+    return Walk(spec, text_tokens, frozenset(trained), differences or {}).run(head_rows)
 
 
 def decode(spec: ModelSpec, text_tokens: int) -> list[Op]:
@@ -67,7 +67,7 @@ def decode(spec: ModelSpec, text_tokens: int) -> list[Op]:
     return [*ops, _head(language, 1)]
 
 
-class _Walk:
+class Walk:
     """One pass over the model; the flags say whether a gradient is asked for at that place."""
 
     def __init__(
@@ -79,7 +79,7 @@ class _Walk:
     ) -> None:
         self.spec, self.dims, self.trained = spec, spec.dims(), trained
         self.differences = differences
-        self.rows = rows_by_layer(spec, text_tokens)
+        self.rows, self.text_tokens = rows_by_layer(spec, text_tokens), text_tokens
         self.steps: list[Step] = []
         # one softmax over both asks for a gradient of all keys where any of them does
         self.joint = spec.fusion is not None and spec.fusion.softmax == "joint"
@@ -146,11 +146,15 @@ class _Walk:
         return self.linear(ops[-1], inner)
 
     def tower(self) -> None:
-        """The tower; where CLS looks is asked for beside it, and chooses without a gradient."""
-        ops = self.spec.vision.ops(False)
+        """The tower; what is asked for beside it chooses, without a gradient."""
+        from eramv_lab.slots.needs import needs_of  # with torch, as the slots have it anyway
+
+        ops = self.spec.vision.ops()
         heads, asked = False, list[bool]()  # of queries, keys and values; then of the inner rows
         for op in ops:
-            if op.kind == "attention":
+            if not op.owner:  # which rows merge
+                self.steps.append(Step(op))
+            elif op.kind == "attention":
                 heads = self.attention(op, *((asked or [self.vision]) * 3)[:3])
                 asked = []
             elif not op.weights:
@@ -162,19 +166,16 @@ class _Walk:
                 asked = []
             else:
                 asked.append(self.linear(op, self.vision))
-        if _needs_cls_attention(self.spec):
-            self.steps += [Step(op) for op in self.spec.vision.ops(True)[len(ops) :]]
+        self.steps += [Step(op) for op in self.spec.vision.ops(needs_of(self.spec))[len(ops) :]]
 
     def connect(self) -> None:
         """The connector's rows; then what anchors and fine features start from."""
-        self.connector = self.vision
-        rows = self.spec.connector_rows()
-        for op in self.spec.connector.ops(self.dims, rows) if rows else ():
-            # an operation that reads the tower (flow vision) is asked for what the tower asks
-            needed = self.vision if op.flow == "vision" else self.connector
-            self.connector = self.linear(op, needed) or self.connector
-        straight = self.spec.bridge is not None and self.spec.bridge.input == "vision"
+        spec = self.spec
+        self.connector = through(self, spec.connector, spec.connector_rows())
+        straight = spec.bridge is not None and spec.bridge.input == "vision"
         self.memory = self.vision if straight else self.connector
+        if spec.fine_connector is not None:
+            self.memory = through(self, spec.fine_connector, self.dims.fine_rows)
 
     def bridge(self, layer: int | None, needed: bool) -> bool:
         """One application of the bridge; whether its result asks for a gradient."""
@@ -268,14 +269,6 @@ class _Walk:
                 inner = self.linear(op, inner)
                 asked |= inner
         return asked
-
-
-def _needs_cls_attention(spec: ModelSpec) -> bool:
-    if spec.anchors is None:
-        return False
-    from eramv_lab.slots.contracts import Need  # with torch, as the anchors have it anyway
-
-    return Need.CLS_ATTENTION in getattr(ANCHORS.of(spec.anchors).factory, "need", Need.NONE)
 
 
 def _op(kind: Literal["linear", "attention"], flops: int, layer: int | None, *weights: str) -> Op:

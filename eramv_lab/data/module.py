@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from eramv_lab.data.collate import IGNORED, Batch, Collator, can_pack
 from eramv_lab.data.examples import Examples, StreamBatch, TrainBatch
-from eramv_lab.data.features import FeatureStore, size_of
+from eramv_lab.data.features import FeatureStore, asked_of, size_of
 from eramv_lab.data.local import local_folder, local_splits
 from eramv_lab.data.order import Batches
 from eramv_lab.data.pixels import Pixels
@@ -119,6 +119,7 @@ class LabData(LightningDataModule):
                     self.tower,
                     self.spec.vision,
                     self.pixels,
+                    asked=asked_of(self.spec),
                     root=Path(self.data.folder),
                     shown=self.shown,
                 )
@@ -142,7 +143,8 @@ class LabData(LightningDataModule):
         if self._cache is None:
             read = [self._shards(split) for split in local_splits(self.data)]
             read += [self._shards(self.evaluate.split, name) for name in self.evaluate.also]
-            need = sum(size_of(shards, self.spec.vision) for shards in read)
+            asked = asked_of(self.spec)
+            need = sum(size_of(shards, self.spec.vision, asked) for shards in read)
             self._cache = need <= self.data.cache_gib * 2**30
         return self._cache
 

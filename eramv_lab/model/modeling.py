@@ -28,9 +28,10 @@ from eramv_lab.model.generation import EramvGeneration
 from eramv_lab.model.head import answer
 from eramv_lab.model.loading import EramvLoading
 from eramv_lab.model.parts import build_band, build_part, seeded
-from eramv_lab.model.sight import look, remember
+from eramv_lab.model.sight import Sight, asked, look, remember
 from eramv_lab.model.step import swap_in
-from eramv_lab.slots.contracts import Need, Patches
+from eramv_lab.slots.contracts import Need, Patches, Question
+from eramv_lab.slots.needs import levels_of, needs_of
 
 
 class EramvForConditionalGeneration(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -65,6 +66,8 @@ class EramvForConditionalGeneration(  # pyright: ignore[reportIncompatibleMethod
         self.selector = build_part("anchors", spec.anchors, dims, seed, "anchors")
         self.fine = build_part("fine", spec.fine, dims, seed, "fine")
         self.connector = build_part("connector", spec.connector, dims, seed, "connector")
+        own = spec.fine_connector
+        self.fine_connector = build_part("connector", own, dims, seed, "fine_connector")
         self.language_model = build_part("language", spec.language, dims, seed, "language")
         self.language_model.config._attn_implementation = config._attn_implementation
         with seeded(seed, "head"):
@@ -130,28 +133,35 @@ class EramvForConditionalGeneration(  # pyright: ignore[reportIncompatibleMethod
 
     @property
     def need(self) -> Need:
-        """What selector and fine features ask of the tower."""
-        need = Need.NONE if self.selector is None else self.selector.need
-        return need | Need.CLS if self.spec.fine is not None and self.spec.fine.cls else need
+        """What selector, connectors and fine features ask of the tower."""
+        need = needs_of(self.spec)
+        for part in (self.selector, self.connector, self.fine_connector):
+            need |= getattr(part, "need", Need.NONE)
+        return need
 
     def see(
         self, pixel_values: Tensor | None, vision_features: dict[str, Tensor] | None
     ) -> Patches | None:
         """The tower's output for [N,3,H,W] pixels, or as it was cached; None without images."""
         if vision_features is not None:
-            dtype = next(self.connector.parameters()).dtype
-            states = vision_features["states"].to(dtype)
-            cls = vision_features.get("cls")
-            return Patches(
-                states_NPV=states,
-                grid=self.dims.vision.grid,
-                cls_NV=None if cls is None else cls.to(dtype),
-                cls_attention_NHP=vision_features.get("cls_attention"),
-            )
+            dtype = next((self.connector or self.fine_connector).parameters()).dtype
+            return Patches.of(vision_features, self.dims.vision.grid, dtype)
         if pixel_values is None or not pixel_values.shape[0]:
             return None
         dtype = next(self.vision_tower.parameters()).dtype
-        return self.vision_tower(pixel_values.to(dtype), self.need)
+        return self.vision_tower(pixel_values.to(dtype), self.need, levels_of(self.spec))
+
+    def look(self, patches: Patches, question: Question | None = None) -> Sight:
+        """What is made of the images: rows of the sequence, fine features of the band."""
+        return look(
+            patches,
+            self.spec,
+            self.selector,
+            self.connector,
+            self.fine,
+            self.fine_connector,
+            question,
+        )
 
     def forward(
         self,
@@ -161,6 +171,8 @@ class EramvForConditionalGeneration(  # pyright: ignore[reportIncompatibleMethod
         pixel_values: Tensor | None = None,
         vision_features: dict[str, Tensor] | None = None,
         image_counts: Sequence[int] | None = None,
+        question_ids: Tensor | None = None,
+        question_mask: Tensor | None = None,
         segments: Tensor | None = None,
         prompt_end: Tensor | None = None,
         past_key_values: Cache | None = None,
@@ -179,8 +191,10 @@ class EramvForConditionalGeneration(  # pyright: ignore[reportIncompatibleMethod
                 training mode logits are those of the supervised positions alone, [n,K].
             pixel_values: [N,3,H,W], the images in order of their samples.
             vision_features: the tower's output in place of pixels: `states` [N,P,V], `cls` [N,V],
-                `cls_attention` [N,heads,P].
+                `cls_attention` [N,heads,P] and what else is asked for (`Patches.features`).
             image_counts: images of each sample; counted from `input_ids` where not given.
+            question_ids: [B,T] the words of each question alone, for a connector that reads them.
+            question_mask: [B,T], 0 on the padding of `question_ids`, on either side.
             segments: [B,T] packed questions: 0 is the shared prefix, j is question j, which sees
                 the prefix and itself.
             prompt_end: [B] the row whose attention a reducer ranks by; default: the row before
@@ -208,7 +222,7 @@ class EramvForConditionalGeneration(  # pyright: ignore[reportIncompatibleMethod
             counts = count_images(visual_BT, images, self.visual_rows, image_counts)
         sight = None
         if patches is not None and any(counts):
-            sight = look(patches, self.spec, self.selector, self.connector, self.fine)
+            sight = self.look(patches, asked(question_ids, question_mask, counts))
         valid_BT = real_rows(attention_mask, input_ids.shape[1], seen)
         layout = arrange(
             visual_BT,

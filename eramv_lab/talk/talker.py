@@ -127,13 +127,9 @@ class Talker:
         seen = self.processor.image_processor(images=pictures, return_tensors="pt")
         pixels_N3HW = seen["pixel_values"]
         patches = self.model.see(pixels_N3HW.to(self.device), None)
-        features = {
-            "states": patches.states_NPV,
-            "cls": patches.cls_NV,
-            "cls_attention": patches.cls_attention_NHP,
-        }
+        features = patches.features()
         return [
-            Seen(pixels, {name: rows[n] for name, rows in features.items() if rows is not None})
+            Seen(pixels, {name: rows[n] for name, rows in features.items()})
             for n, pixels in enumerate(pixels_N3HW)
         ]
 

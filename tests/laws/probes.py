@@ -16,7 +16,8 @@ from eramv_lab.shapes import Op
 from eramv_lab.slots.contracts import Need, Patches
 from laws.settings import Case, component, section_of, with_keys
 
-EVERYTHING = Need.CLS | Need.CLS_ATTENTION
+WITHOUT_CLS = Need.KEYS | Need.LEVELS
+WITH_CLS = WITHOUT_CLS | Need.CLS | Need.CLS_ATTENTION | Need.CLS_LOGITS
 MODULES = ("vision", "anchors", "connector", "fusion", "bridge", "sharing", "language")
 """Slots whose components compute something by themselves."""
 
@@ -78,14 +79,17 @@ def patches(spec: ModelSpec, images: int) -> Patches:
         grid=v.grid,
         cls_NV=everything[:, v.tokens - 1, : v.width],
         cls_attention_NHP=attention_NHT[..., 1:],
+        keys_NPV=draw(images + 1, v.patches, v.width)[1:],
+        cls_logits_NP=attention_NHT[:, 0].log()[..., 1:],
+        logit_keys_NPV=draw(images + 2, v.patches, v.width)[2:],
     )
 
 
 def to(value: Any, device: str | torch.device, dtype: torch.dtype | None = None) -> Any:
     """A tensor, or the tensors of Patches, moved; `dtype` for what floats."""
     if isinstance(value, Patches):
-        fields = ("states_NPV", "cls_NV", "cls_attention_NHP")
-        return Patches(grid=value.grid, **{f: to(getattr(value, f), device, dtype) for f in fields})
+        moved = {name: to(tensor, device, dtype) for name, tensor in value.features().items()}
+        return Patches.of(moved, value.grid, dtype or torch.float32)
     return value.to(device, dtype if value.is_floating_point() else None)
 
 
@@ -107,10 +111,20 @@ def ask(
 
 def _vision(module: Any, spec: ModelSpec, n: int, moved: Callable[..., Any]) -> dict[str, Tensor]:
     side = spec.vision.dims().image
-    need = EVERYTHING if spec.vision.dims().has_cls else Need.NONE
-    out = module(moved(draw(n, 3, side, side)), need)
+    need = everything(spec)
+    out = module(moved(draw(n, 3, side, side)), need, (0, 1) if Need.LEVELS in need else ())
     found = {"states": out.states_NPV, "cls": out.cls_NV, "row": out.cls_attention_NHP}
+    found |= {"keys": out.keys_NPV, "logits": out.cls_logits_NP, "logit_keys": out.logit_keys_NPV}
+    found |= {f"level_{i}": level for i, level in enumerate(out.levels)}
     return {k: v for k, v in found.items() if v is not None}
+
+
+def everything(spec: ModelSpec) -> Need:
+    """All that the spec's tower can give."""
+    dims = spec.vision.dims()
+    if dims.merged:
+        return Need.CLS if dims.has_cls else Need.NONE
+    return WITH_CLS if dims.has_cls else WITHOUT_CLS
 
 
 def _anchors(module: Any, spec: ModelSpec, n: int, moved: Callable[..., Any]) -> dict[str, Tensor]:
