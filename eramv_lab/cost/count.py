@@ -126,7 +126,7 @@ def _by_column(counter: FlopCounterMode) -> dict[str, int]:
     bridges = [path.removeprefix(f"{root}.") for path in of if path.endswith(".bridge")]
     columns = {
         "vision": at("vision_tower"),
-        "connector": at("connector", "fine_connector"),
+        "connector": at("selector", "connector", "fine_connector"),
         "bridge": at("shared_bridge", *bridges),
         "head": at("lm_head"),
     }

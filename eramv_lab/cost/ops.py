@@ -171,6 +171,11 @@ class Walk:
     def connect(self) -> None:
         """The connector's rows; then what anchors and fine features start from."""
         spec = self.spec
+        for op in spec.anchors.ops(self.dims) if spec.anchors is not None else ():
+            if op.kind == "linear":  # rows made of the tower's
+                self.linear(op, self.vision)
+            else:
+                self.steps.append(Step(op))
         self.connector = through(self, spec.connector, spec.connector_rows())
         straight = spec.bridge is not None and spec.bridge.input == "vision"
         self.memory = self.vision if straight else self.connector

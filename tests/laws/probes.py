@@ -128,8 +128,12 @@ def everything(spec: ModelSpec) -> Need:
 
 
 def _anchors(module: Any, spec: ModelSpec, n: int, moved: Callable[..., Any]) -> dict[str, Tensor]:
-    out = module(moved(patches(spec, n)))
-    return {"states": out.states_NAV, "index": out.index_NA}
+    given = [moved(patches(spec, n))]
+    if Need.PROJECTED in module.need:
+        given.append(moved(draw(n, spec.vision.dims().patches, spec.language.dims().width)))
+    out = module(*given)
+    found = {"states": out.states_NAV, "index": out.index_NA}
+    return found if out.mask_NA is None else found | {"mask": out.mask_NA.long()}
 
 
 def _connector(

@@ -92,13 +92,15 @@ def turns(*values: Any, **model: Any) -> tuple[Turn, ...]:
 COUNT = {"count": Turn(6), "cls": Turn(False)}
 COUNT_NO_CLS = {"count": Turn(6), "cls": Turn(True)}
 SHARE = {"share": Turn("band"), "carry": Turn(True)}
+MERGE = turns(6, [5, 4], **{"anchors.type": "norm"})
 TINY_VISION = {"image": 48, "patch": 4, "width": 24, "layers": 1, "heads": 4, "ffn": 16}
 TINY_LANGUAGE = {"width": 48, "layers": 3, "heads": 2, "kv_heads": 4, "ffn": 24, "vocab": 96}
 
 SETTINGS: dict[str, dict[str, Setting]] = {
     "vision": {
         "tiny": Setting(
-            config=TINY["vision"], options={k: Turn(v) for k, v in TINY_VISION.items()}
+            config=TINY["vision"],
+            options={k: Turn(v) for k, v in TINY_VISION.items()} | {"merge": MERGE},
         ),
         "hf": Setting(
             config={"config": CLIP},
@@ -106,6 +108,7 @@ SETTINGS: dict[str, dict[str, Setting]] = {
                 "path": Same("a folder with the same weights is the same tower"),
                 "config": turns(TOWERS["siglip"], TOWERS["dinov2"], **{"anchors.type": "norm"}),
                 "feature_layer": turns(-1, -3),
+                "merge": MERGE,
             },
             idle=r"tower\.(encoder\.layers?\.2\.|(post_)?layernorm|embeddings\.mask_token)",
         ),
@@ -118,6 +121,19 @@ SETTINGS: dict[str, dict[str, Setting]] = {
         "norm": Setting(config={"count": 4}, options=COUNT_NO_CLS),
         "pool": Setting(config={"count": 4}, options={"count": Turn(9), "cls": Turn(True)}),
         "all": Setting(options={"cls": Turn(True)}),
+        "divprune": Setting(config={"count": 4}, options=COUNT_NO_CLS),
+        "prumerge": Setting(
+            config={"plus": True},
+            options={
+                "count": Turn(6),
+                "cls": Turn(True),
+                "plus": Turn(False),
+                "most": Turn(2),
+                "neighbours": Turn(2),
+                "order": Turn("score"),
+            },
+        ),
+        "visionzip": Setting(config={"count": 4}, options=COUNT | {"contextual": Turn(2)}),
     },
     "connector": {
         "mlp2x_gelu": Setting(options={"skip": Turn(True)}),
