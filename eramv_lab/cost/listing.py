@@ -67,12 +67,21 @@ class Priced:
 
 
 def full_tokens(spec: ModelSpec) -> ModelSpec:
-    """LLaVA on the tower and the language model of `spec`: every patch in every layer."""
+    """LLaVA on the tower and the language model of `spec`: every patch in every layer.
+
+    The tower merges none of its rows.
+    """
     plain = spec.to_plain()
-    section: dict[str, Any] = {slot: plain[slot] for slot in ("vision", "language")}
+    vision = {key: value for key, value in plain["vision"].items() if key != "merge"}
     own = plain["connector"]
-    section |= {"anchors": "all", "prompt": "image_first"}
-    section["connector"] = own if own["type"] == CONNECTOR else CONNECTOR
+    same = isinstance(own, dict) and own["type"] == CONNECTOR
+    section: dict[str, Any] = {
+        "vision": vision,
+        "language": plain["language"],
+        "anchors": "all",
+        "connector": own if same else CONNECTOR,
+        "prompt": "image_first",
+    }
     found = parse_model(section, [])
     assert found is not None, section
     return found
