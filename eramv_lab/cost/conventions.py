@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from eramv_lab.cost.ops import rows_by_layer
+from eramv_lab.cost.flow import live_by_layer, rows_by_layer
 
 if TYPE_CHECKING:
     from eramv_lab.recipe.model_spec import ModelSpec
@@ -108,10 +108,16 @@ NAMED: dict[str, Convention | None] = {
 
 
 def tokens_by_layer(spec: ModelSpec) -> tuple[list[int], list[int]]:
-    """Of every decoder layer: the image's tokens in the sequence, and those that are read alone."""
-    fine = spec.dims().fine
-    visual = rows_by_layer(spec, 0)
-    return visual, [fine if layer in spec.band else 0 for layer in range(len(visual))]
+    """Of every decoder layer: the image's tokens that it updates, and those that it but reads.
+
+    Read alone are the fine features of a band, and rows in a layer that they are frozen in.
+    """
+    rows, live, fine = rows_by_layer(spec, 0), live_by_layer(spec, 0), spec.dims().fine
+    read = [
+        all_ - updated + (fine if layer in spec.band else 0)
+        for layer, (all_, updated) in enumerate(zip(rows, live, strict=True))
+    ]
+    return live, read
 
 
 def stages(visual: int, layers: int, *cuts: tuple[int, int]) -> list[int]:

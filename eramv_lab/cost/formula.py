@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from eramv_lab.cost.ops import decode, prefill, rows_by_layer
+from eramv_lab.cost.flow import live_by_layer, rows_by_layer
+from eramv_lab.cost.ops import decode, prefill
 from eramv_lab.recipe.lora import differences
 
 if TYPE_CHECKING:
@@ -187,17 +188,20 @@ def kept_values(spec: ModelSpec, text_tokens: int, supervised_tokens: int) -> in
     """Numbers that the decoder of one sample keeps for the backward pass, roughly.
 
     A row keeps the input and the output of both norms, q, k, v and the heads' output, and four
-    inner vectors of the feed-forward; a fine feature in a band layer its input, its normed form,
-    k and v. The tower, the connector, the bridge's inside and a band's feed-forward are left out.
+    inner vectors of the feed-forward; a fine feature in a band layer, or a frozen row, its input,
+    its normed form, k and v. The tower, the connector, the bridge's inside and a band's
+    feed-forward are left out.
     """
     dims = spec.dims()
     language = dims.language
-    row = 4 * language.width + 2 * language.query_width + 2 * language.kv_width + 4 * language.ffn
-    rows = rows_by_layer(spec, text_tokens)
+    row = 2 * language.width + 2 * language.query_width + 4 * language.ffn  # of a live one
+    frozen = 2 * language.width + 2 * language.kv_width
+    rows, live = rows_by_layer(spec, text_tokens), live_by_layer(spec, text_tokens)
     band = 0
     if spec.band:
         heads = spec.sharing.heads_of(language)
         fine = 2 * language.width + 2 * heads.kv_width
         read = 2 * heads.query_width  # the band's queries and its heads' output
-        band = sum(dims.fine * fine + rows[layer] * read for layer in spec.band)
-    return sum(rows) * row + band + supervised_tokens * (language.width + language.vocab)
+        band = sum(dims.fine * fine + live[layer] * read for layer in spec.band)
+    head = supervised_tokens * (language.width + language.vocab)
+    return sum(rows) * frozen + sum(live) * row + band + head

@@ -10,12 +10,22 @@ positions and look-ups of embeddings are free.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from eramv_lab.cost.flow import (
+    enters,
+    feed_forward,
+    live_by_layer,
+    output,
+    projections,
+    rankings,
+    rows_by_layer,
+    self_attention,
+)
 from eramv_lab.cost.through import through
-from eramv_lab.shapes import LanguageDims, Op, attention, linear
+from eramv_lab.shapes import LanguageDims, Op, linear
 
 if TYPE_CHECKING:
     from eramv_lab.recipe.lora import Difference, Place
@@ -28,16 +38,6 @@ class Step:
 
     op: Op
     backward: int = 0
-
-
-def rows_by_layer(spec: ModelSpec, text_tokens: int) -> list[int]:
-    """S of every decoder layer: `text_tokens` and the visual rows that the reducers have left."""
-    dims, events = spec.dims(), spec.events()
-    rows: list[int] = []
-    for layer in range(dims.language.layers):
-        kept = [event.keep for event in events if event.layer <= layer]
-        rows.append(text_tokens + min([dims.visual, *kept]))
-    return rows
 
 
 def prefill(
@@ -60,10 +60,10 @@ def decode(spec: ModelSpec, text_tokens: int) -> list[Op]:
     language = dims.language
     ops: list[Op] = []
     for layer, rows in enumerate(rows_by_layer(spec, text_tokens)):
-        ops += [*_projections(language, 1, layer), _self_attention(language, 1, rows + 1, layer)]
+        ops += [*projections(language, 1, layer), self_attention(language, 1, rows + 1, layer)]
         if layer in spec.band and spec.fusion is not None:
             ops += spec.fusion.decode_ops(language, dims.fine, layer, spec.sharing)
-        ops += [_output(language, 1, layer), *_feed_forward(language, 1, layer)]
+        ops += [output(language, 1, layer), *feed_forward(language, 1, layer)]
     return [*ops, _head(language, 1)]
 
 
@@ -79,7 +79,8 @@ class Walk:
     ) -> None:
         self.spec, self.dims, self.trained = spec, spec.dims(), trained
         self.differences = differences
-        self.rows, self.text_tokens = rows_by_layer(spec, text_tokens), text_tokens
+        self.text_tokens = text_tokens
+        self.rows, self.live = rows_by_layer(spec, text_tokens), live_by_layer(spec, text_tokens)
         self.steps: list[Step] = []
         # one softmax over both asks for a gradient of all keys where any of them does
         self.joint = spec.fusion is not None and spec.fusion.softmax == "joint"
@@ -90,21 +91,22 @@ class Walk:
         self.connect()
         spec, language = self.spec, self.dims.language
         # embeddings are trained with the language model, anchors bring the connector's gradient
-        self.sequence = "language" in self.trained or (self.connector and self.dims.visual > 0)
+        self.sequence = "language" in self.trained
+        waits = any(event.kind == "inject" for event in spec.events())
+        self.sequence |= not waits and self.connector and self.dims.visual > 0
         once = spec.bridge is not None and spec.bridge.share == "band" and not spec.bridge.carry
         if once and spec.band:
             self.memory = self.bridge(None, self.memory)
         for layer, rows in enumerate(self.rows):
-            self.rank(layer)
+            self.reduce(layer)
+            live = self.live[layer]
             if layer in spec.band:
-                self.band_layer(layer, rows, once)
+                self.band_layer(layer, rows, live, once)
             else:
-                asked = [
-                    self.linear(op, self.sequence) for op in _projections(language, rows, layer)
-                ]
-                heads = self.attention(_self_attention(language, rows, rows, layer), *asked)
-                self.sequence |= self.linear(_output(language, rows, layer), heads)
-            self.sequence |= self.feed_forward(_feed_forward(language, rows, layer), self.sequence)
+                asked = self.asked(layer, rows, live)
+                heads = self.attention(self_attention(language, live, rows, layer), *asked)
+                self.sequence |= self.linear(output(language, live, layer), heads)
+            self.sequence |= self.feed_forward(feed_forward(language, live, layer), self.sequence)
         self.linear(_head(language, head_rows), self.sequence)
         return self.steps
 
@@ -124,15 +126,15 @@ class Walk:
                 self.difference(op, one, needed)
         return found or [trained or needed]
 
-    def difference(self, op: Op, one: Difference, needed: bool) -> None:
+    def difference(self, op: Op, one: Difference, needed: bool, learns: bool = True) -> None:
         """Add the two maps of an adapter beside (a part of) the map `op`: A, then B."""
         matrices = self.dims.language if op.owner == "language" else self.spec.vision
         sizes = matrices.projections()
         rows = op.flops // (2 * sum(sizes[name].size for name in op.weights))
         down = linear(rows, one.matrix.columns_in, one.rank)
         up = linear(rows, one.rank, one.matrix.columns_out)
-        self.steps.append(Step(replace(op, flops=down, weights=()), down * (1 + int(needed))))
-        self.steps.append(Step(replace(op, flops=up, weights=()), up * 2))
+        for flops, backward in ((down, down * (1 + int(needed))), (up, up * 2)):
+            self.steps.append(Step(replace(op, flops=flops, weights=()), backward * learns))
 
     def attention(self, op: Op, queries: bool, keys: bool, values: bool) -> bool:
         """Add scores and mix of what asks for a gradient or not; whether the result does."""
@@ -195,31 +197,40 @@ class Walk:
             needed = self.linear(op, before) or needed
         return needed
 
-    def rank(self, layer: int) -> None:
-        """Scores of the prompt's last row against the rows of the layer before, for a reducer."""
-        events = self.spec.events()
-        if any(event.layer == layer and event.rank == "previous" for event in events):
-            flops = attention(1, self.rows[layer - 1], self.dims.language.query_width) // 2
-            op = Op(part="reducer", kind="attention", flops=flops, owner="", layer=layer - 1)
-            self.steps.append(Step(op))
+    def asked(self, layer: int, rows: int, live: int) -> list[bool]:
+        """Queries of the live rows, keys and values of all."""
+        ops = projections(self.dims.language, rows, layer, live)
+        return [self.linear(op, self.sequence) for op in ops]
 
-    def band_layer(self, layer: int, rows: int, bridged: bool) -> None:
+    def reduce(self, layer: int) -> None:
+        """What the reducers do before a layer: rows enter, and what ranks those that leave.
+
+        What is chosen by a ranking has no gradient.
+        """
+        if enters(self.spec, layer):
+            self.sequence |= self.connector
+        for op in rankings(self.spec, self.text_tokens, layer):
+            self.steps.append(Step(op))
+            beside = [self.differences.get((op.owner, layer, name)) for name in op.weights]
+            for one in filter(None, beside):
+                self.difference(op, one, False, learns=False)
+
+    def band_layer(self, layer: int, rows: int, live: int, bridged: bool) -> None:
         """Self-attention and the band's reading, in the order that the fusion has them."""
         language, fusion = self.dims.language, self.spec.fusion
         read = self.keys_values(layer, bridged)
         if fusion.at == "before":
-            self.own_step(layer, rows, read)
-        asked = [self.linear(op, self.sequence) for op in _projections(language, rows, layer)]
-        queries, *own = asked
+            self.own_step(layer, live, read)
+        queries, *own = self.asked(layer, rows, live)
         if self.joint:
             own = read = [a or b for a, b in zip(own, read, strict=True)]
-        heads = self.attention(_self_attention(language, rows, rows, layer), queries, *own)
-        found = self.read(layer, rows, queries, read) if fusion.at == "parallel" else False
+        heads = self.attention(self_attention(language, live, rows, layer), queries, *own)
+        found = self.read(layer, live, queries, read) if fusion.at == "parallel" else False
         one_output = not self.spec.sharing.own_query  # W_o once, on the sum of both
-        out = self.linear(_output(language, rows, layer), heads or (found and one_output))
+        out = self.linear(output(language, live, layer), heads or (found and one_output))
         self.sequence |= found or out
         if fusion.at == "after":
-            self.own_step(layer, rows, read)
+            self.own_step(layer, live, read)
 
     def own_step(self, layer: int, rows: int, keys_values: Sequence[bool]) -> None:
         """The band's reading as a step of its own, and the feed-forward behind it."""
@@ -276,33 +287,6 @@ class Walk:
         return asked
 
 
-def _op(kind: Literal["linear", "attention"], flops: int, layer: int | None, *weights: str) -> Op:
-    at = {"part": "language", "owner": "language", "layer": layer}
-    return Op(**at, kind=kind, flops=flops, weights=weights)
-
-
-def _projections(language: LanguageDims, rows: int, layer: int) -> list[Op]:
-    return _matrices(language, rows, layer, "qkv")
-
-
-def _self_attention(language: LanguageDims, queries: int, keys: int, layer: int) -> Op:
-    return _op("attention", attention(queries, keys, language.query_width), layer)
-
-
-def _output(language: LanguageDims, rows: int, layer: int) -> Op:
-    return _matrices(language, rows, layer, "o")[0]
-
-
-def _feed_forward(language: LanguageDims, rows: int, layer: int) -> list[Op]:
-    return _matrices(language, rows, layer, ("gate", "up", "down"))
-
-
-def _matrices(language: LanguageDims, rows: int, layer: int, names: Iterable[str]) -> list[Op]:
-    sizes = language.projections()
-    return [
-        _op("linear", linear(rows, sizes[name].columns_in, sizes[name].columns_out), layer, name)
-        for name in names
-    ]
 
 
 def _head(language: LanguageDims, rows: int) -> Op:

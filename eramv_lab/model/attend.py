@@ -80,7 +80,10 @@ class Work:
         if self.live is None:
             self.query_BHSd, self.key = apply_rotary_pos_emb(self.plain_BHSd, key, *self.rope)
         else:
-            self.query_BHSd, self.key = rotate(self.plain_BHSd, self.live_rope), rotate(key, self.rope)
+            self.query_BHSd, self.key = (
+                rotate(self.plain_BHSd, self.live_rope),
+                rotate(key, self.rope),
+            )
         self.value = value
         scores = [self._rank(one, visible_BS) for one in rankings]
         if self.past is not None:
@@ -100,7 +103,9 @@ class Work:
             assert weight_BR is not None
             index_BR = self.live.index_BL
             weight_BR = weight_BR.gather(1, index_BR)
-        return attention_to(self.attn, query_BHRd, self.key, Ranking(index_BR, weight_BR), visible_BS)
+        return attention_to(
+            self.attn, query_BHRd, self.key, Ranking(index_BR, weight_BR), visible_BS
+        )
 
     def attend(self, normed_BSD: Tensor, *, cross: bool) -> Tensor:
         """Self-attention and, in the parallel place, the band beside it: [B,S,D]."""

@@ -128,9 +128,7 @@ def drop(rows: Rows, event: Event, scores_BS: Tensor | None) -> bool:
         return False
     order_BS = rank_by(rows, event, scores_BS).masked_fill(~rows.visual_BS, -torch.inf)
     place_BS = order_BS.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-    _leave(
-        rows, ~rows.visual_BS | (place_BS < event.keep * rows.images_B[:, None]), event.keep
-    )
+    _leave(rows, ~rows.visual_BS | (place_BS < event.keep * rows.images_B[:, None]), event.keep)
     if event.positions == "repack":
         _count_again(rows)
     return True

@@ -83,6 +83,33 @@ VARIANTS = {
             {"type": "drop", "layer": 4, "keep": 10, "rank": "random"},
         ],
     },
+    "fastv_mean": {"anchors": "all", "reducer": {"type": "fastv", "layer": 3, "by": "mean"}},
+    "pyramiddrop": {"anchors": "all", "band": "none", "reducer": "pyramiddrop"},
+    "pyramiddrop_band": {"anchors": "all", "reducer": {"type": "pyramiddrop", "layers": [0, 3]}},
+    "late": {"anchors": "all", "reducer": {"type": "late", "layer": 3, "exit": 5}},
+    "late_plain": {"anchors": "all", "band": "none", "reducer": {"type": "late", "layer": 2}},
+    "shortv": {"anchors": "all", "reducer": {"type": "shortv", "active": 2}},
+    "shortv_plain": {"anchors": "all", "band": "none", "reducer": "shortv"},
+    "shortv_after": {"band": {**BAND, "at": "after"}, "reducer": {"type": "shortv", "active": 0}},
+    "shortv_joint": {
+        "band": {**BAND, "softmax": "joint", "positions": "one"},
+        "reducer": {"type": "shortv", "active": 1},
+    },
+    "hidrop": {
+        "anchors": "all",
+        "band": "none",
+        "reducer": [
+            {"type": "late", "layer": 1, "exit": 5},
+            {"type": "pyramiddrop", "layers": [2, 3], "positions": "keep", "curve": "concave"},
+        ],
+    },
+    "shortv_fastv": {
+        "anchors": "all",
+        "reducer": [
+            {"type": "shortv", "active": 3, "order": [1, 5, 4]},
+            {"type": "fastv", "by": "mean"},
+        ],
+    },
     "grouped": {"language": {"type": "tiny", "heads": 6, "kv_heads": 2}},
     **{f: {"language": decoder(f), "sharing": "separate"} for f in ("mistral", "qwen2", "qwen3")},
     "clip": {"vision": tower("clip_vision_model")},

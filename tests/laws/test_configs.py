@@ -12,7 +12,12 @@ from eramv_lab.registry import SLOTS, field_docs
 from laws.settings import CASES, Case, component, missing_options, section_of, setting, with_keys
 
 each = pytest.mark.parametrize("case", CASES, ids=".".join)
-ONE_WITHOUT_DEFAULTS = {"drop": ("layer", "keep"), "vtw": ("layer",), "late": ("layer",), "hf": ("config",)}
+ONE_WITHOUT_DEFAULTS = {
+    "drop": ("layer", "keep"),
+    "vtw": ("layer",),
+    "late": ("layer",),
+    "hf": ("config",),
+}
 
 
 def parsed(section: object) -> ModelSpec:

@@ -74,9 +74,19 @@ def _systems() -> dict[str, Section]:
         add(f"{name}_pyramid", reducer="pyramiddrop", language=found[name]["language"])
     shortv = found["shortv_fastv"]["reducer"]
     add("qwen3_shortv_fastv", reducer=shortv, language=found["qwen3"]["language"])
-    add("qwen3_shortv_after", reducer=shortv, language=found["qwen3"]["language"], **{"band.at": "after"})
+    add(
+        "qwen3_shortv_after",
+        reducer=shortv,
+        language=found["qwen3"]["language"],
+        **{"band.at": "after"},
+    )
     add("owl3_shortv", reducer={"type": "shortv", "active": 0}, band=found["owl3_text"]["band"])
-    add("before_shortv", reducer={"type": "shortv", "active": 0}, prompt="image_first", **{"band.at": "before", "band.visible": "before"})
+    add(
+        "before_shortv",
+        reducer={"type": "shortv", "active": 0},
+        prompt="image_first",
+        **{"band.at": "before", "band.visible": "before"},
+    )
     add("window_joint", language=found["mistral_window"]["language"], **JOINT)
     return found
 
