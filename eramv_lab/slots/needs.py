@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eramv_lab.recipe import connecting
+from eramv_lab.recipe.connecting import levels
 from eramv_lab.registry import ANCHORS, CONNECTOR
 from eramv_lab.slots.contracts import Need
 
@@ -31,4 +31,4 @@ def needs_of(spec: ModelSpec) -> Need:
 
 def levels_of(spec: ModelSpec) -> tuple[int, ...]:
     """The hidden states that a connector reads."""
-    return connecting.levels(spec)
+    return levels(spec)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,11 +14,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from eramv_lab.recipe.model_spec import ModelSpec, parse_model
 from eramv_lab.shapes import Op
-from eramv_lab.slots.contracts import Need, Patches
+from eramv_lab.slots.contracts import Anchors, Need, Patches, Question
 from laws.settings import Case, component, section_of, with_keys
 
 WITHOUT_CLS = Need.KEYS | Need.LEVELS
 WITH_CLS = WITHOUT_CLS | Need.CLS | Need.CLS_ATTENTION | Need.CLS_LOGITS
+WORDS = 5
+"""Of a question, one of them padding."""
 MODULES = ("vision", "anchors", "connector", "fusion", "bridge", "sharing", "language")
 """Slots whose components compute something by themselves."""
 
@@ -139,7 +142,21 @@ def _anchors(module: Any, spec: ModelSpec, n: int, moved: Callable[..., Any]) ->
 def _connector(
     module: Any, spec: ModelSpec, n: int, moved: Callable[..., Any]
 ) -> dict[str, Tensor]:
-    return {"states": module(moved(draw(n, spec.connector_rows(), spec.vision.dims().width)))}
+    if spec.connector.per_token:
+        return {"states": module(moved(draw(n, spec.connector_rows(), spec.vision.dims().width)))}
+    seen: Patches = moved(patches(spec, n))
+    wanted = getattr(spec.connector, "levels", ())
+    seen = replace(seen, levels=tuple(seen.states_NPV * (i + 1) for i in range(len(wanted))))
+    rows = torch.arange(spec.dims().anchors)
+    index_NA = moved((rows - int(spec.anchors.takes_cls)).expand(n, -1))
+    given = Anchors(states_NAV=seen.states_NPV[:, : len(rows)], index_NA=index_NA)
+    question = None
+    if spec.reads_question:
+        mask_BT = torch.arange(WORDS).expand(n, -1) > 0
+        words_BT = torch.arange(WORDS).expand(n, -1) + 10
+        question = Question(ids_BT=moved(words_BT), mask_BT=moved(mask_BT))
+    out = module(given, seen, question=question)
+    return {"states": out.states_NAD, "index": out.index_NA}
 
 
 def _layer(spec: ModelSpec, like: Tensor) -> nn.Module:

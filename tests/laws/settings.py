@@ -93,6 +93,12 @@ COUNT = {"count": Turn(6), "cls": Turn(False)}
 COUNT_NO_CLS = {"count": Turn(6), "cls": Turn(True)}
 SHARE = {"share": Turn("band"), "carry": Turn(True)}
 MERGE = turns(6, [5, 4], **{"anchors.type": "norm"})
+OWN_FINE = {"fine_connector": "linear"}
+"""Beside a connector that is not per token."""
+LAYERS = {"layers": 2, "heads": 2, "head_dim": 6, "ffn": 1.5}
+LAYERS_TURNED = {
+    "layers": Turn(1), "heads": Turn(3), "head_dim": Turn(4), "ffn": Turn(2.0),
+}  # fmt: skip
 TINY_VISION = {"image": 48, "patch": 4, "width": 24, "layers": 1, "heads": 4, "ffn": 16}
 TINY_LANGUAGE = {"width": 48, "layers": 3, "heads": 2, "kv_heads": 4, "ffn": 24, "vocab": 96}
 
@@ -138,6 +144,43 @@ SETTINGS: dict[str, dict[str, Setting]] = {
     "connector": {
         "mlp2x_gelu": Setting(options={"skip": Turn(True)}),
         "linear": Setting(),
+        "acformer": Setting(config=LAYERS, model=OWN_FINE, options=LAYERS_TURNED),
+        "perceiver": Setting(
+            config=LAYERS | {"queries": 3},
+            model=OWN_FINE,
+            options=LAYERS_TURNED | {"queries": Turn(4), "time": Turn(False)},
+        ),
+        "resampler": Setting(
+            config={"queries": 4, "head_dim": 8},
+            model=OWN_FINE,
+            options={"queries": turns(1, 9), "head_dim": Turn(16)},
+        ),
+        "tokenpacker": Setting(
+            config={"levels": (0, 2), "head_dim": 8},
+            model=OWN_FINE | {"anchors": "all"},
+            options={"scale": Turn(4), "levels": turns((1, 2), (2,)), "head_dim": Turn(16)},
+        ),
+        "qformer": Setting(
+            config={
+                **{"queries": 3, "layers": 3, "width": 12, "heads": 2, "ffn": 20, "dropout": 0.0},
+                **{"question": True, "words": 6},
+            },
+            model=OWN_FINE,
+            options={
+                "queries": Turn(4),
+                "layers": Turn(4),
+                "width": Turn(18),
+                "heads": Turn(3),
+                "ffn": Turn(16),
+                "every": turns(1, 3),
+                "norm": Turn(False),
+                "question": Turn(False),
+                "words": Turn(3),
+                "dropout": Same("in training alone"),
+            },
+            # the words behind the last layer are read by nobody, in InstructBLIP as well
+            idle=r"former\.encoder\.layer\.[23]\.(intermediate|output)\.",
+        ),
     },
     "fine": {"all": Setting(options={"exclude_anchors": Turn(True), "cls": Turn(True)})},
     "fusion": {

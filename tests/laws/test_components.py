@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from eramv_lab.slots.contracts import Need
 from laws.probes import (
     MODULES,
+    WORDS,
     ask,
     build,
     config_in,
@@ -97,6 +98,7 @@ def test_shape_dtype_and_device(built: Built):
 def expect_shapes(case: Case, spec: Any, found: dict[str, Tensor]) -> None:
     dims, language = spec.dims(), spec.language.dims()
     d, kv = spec.sharing.heads_of(language).head_dim, language.kv_heads
+    connected = spec.connector_rows() if spec.connector.per_token else dims.visual
     rows = {
         "vision": {
             "states": (dims.vision.patches, dims.vision.width),
@@ -113,7 +115,10 @@ def expect_shapes(case: Case, spec: Any, found: dict[str, Tensor]) -> None:
             "index": (dims.anchors,),
             "mask": (dims.anchors,),
         },
-        "connector": {"states": (spec.connector_rows(), language.width)},
+        "connector": {
+            "states": (connected, language.width),
+            "index": (connected,),
+        },
         "bridge": {"states": (dims.fine, language.width)},
         "sharing": {
             "keys": (kv, dims.fine, d),
@@ -199,7 +204,8 @@ def test_the_closed_form_is_the_meta_count(built: Built):
     if case[0] == "vision":
         assert priced(config.ops(everything(spec))) == counted
     elif case[0] == "connector":
-        assert priced(config.ops(dims, spec.connector_rows())) == counted
+        asks = {"question": WORDS} if spec.reads_question else {}
+        assert priced(config.ops(dims, spec.connector_rows(), **asks)) == counted
     elif case[0] == "bridge":
         assert priced(config.ops(dims, dims.fine, 1)) == counted
     else:

@@ -62,6 +62,18 @@ def _systems() -> dict[str, Section]:
     add("mean_late", reducer=[{"type": "late", "layer": 1}, {"type": "fastv", "by": "mean"}])
     add("image_first_before", prompt="image_first", **{"band.visible": "before"})
     add("band_everywhere", band={"every": 1})
+    add("own_fine", fine_connector="mlp2x_gelu")
+    small = found["connector.perceiver"]["connector"]
+    add("perceiver", anchors="none", fine_connector=small)
+    add("acformer_fine", connector=found["connector.acformer"]["connector"], fine_connector=small)
+    former = found["connector.qformer"]["connector"]
+    add("instructblip", connector=former, prompt="image_first", **NO_BAND)
+    add(
+        "blip2",
+        connector=former | {"question": False},
+        anchors={"type": "all", "cls": True},
+        **NO_BAND,
+    )
     add("own_rest", fine={"type": "all", "exclude_anchors": True, "cls": True})
     window = LANGUAGES["mistral"] | {"sliding_window": 6}
     for name, config in {**LANGUAGES, "mistral_window": window}.items():
@@ -116,6 +128,8 @@ class Sample:
     prompt: int
     """Rows up to the answer's first word."""
     pictures: tuple[int, ...]
+    question: tuple[int, ...] = ()
+    """Its words alone."""
 
 
 def sample(
@@ -133,7 +147,7 @@ def sample(
     for _ in pictures[1:]:
         ids += [7, 8, *rows]
     ids.append(ANSWER)
-    return Sample((*ids, *said), len(ids), tuple(pictures))
+    return Sample((*ids, *said), len(ids), tuple(pictures), tuple(question))
 
 
 def inputs(
@@ -152,6 +166,13 @@ def inputs(
     batch: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
     if upto == "end":
         batch["labels"] = labels
+    if model.spec.reads_question:
+        longest = max(len(s.question) for s in samples)
+        words = torch.full((len(samples), longest), PAD)
+        for b, s in enumerate(samples):
+            at = slice(0, len(s.question)) if side == "right" else slice(-len(s.question), None)
+            words[b, at] = torch.tensor(s.question)
+        batch |= {"question_ids": words, "question_mask": (words != PAD).long()}
     shown = [p for s in samples for p in s.pictures]
     if shown:
         pixels = draw(max(shown) + 1, 3, *[model.config.spec.vision.dims().image] * 2)

@@ -111,9 +111,7 @@ class ResamplerLayer(nn.Module):
         self.up = nn.Linear(width, ffn, bias=False)
         self.down = nn.Linear(ffn, width, bias=False)
 
-    def forward(
-        self, rows_NQV: Tensor, image_NKV: Tensor, mask_NK: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, rows_NQV: Tensor, image_NKV: Tensor, mask_NK: Tensor | None = None) -> Tensor:
         """The rows after this layer; `mask_NK`: which of the image's are real."""
         queries, keys = self.norm_rows(rows_NQV), self.norm_image(image_NKV)
         if self.itself:

@@ -94,7 +94,9 @@ class Resampler(nn.Module):
         self, anchors: Anchors, patches: Patches, *, question: Question | None = None
     ) -> Tokens:
         """The queries after they have read the selected rows; CLS has no position."""
-        rows_NAD = anchors.states_NAV if self.to_width is None else self.to_width(anchors.states_NAV)
+        rows_NAD = (
+            anchors.states_NAV if self.to_width is None else self.to_width(anchors.states_NAV)
+        )
         rows_NAD = self.norm_image(rows_NAD)
         table_QD = sine_cosine(self.side, rows_NAD.shape[2], rows_NAD.device)
         keys_NAD = rows_NAD + _at(table_QD, self.side, patches.grid, anchors).to(rows_NAD.dtype)
