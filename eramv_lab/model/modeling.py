@@ -246,7 +246,7 @@ class EramvForConditionalGeneration(  # pyright: ignore[reportIncompatibleMethod
         wait = any(event.kind == "inject" for event in events)
         rows = fill(embed, words_BT, layout, counts, sight, self.visual_rows, wait=wait)
         if not seen and any(event.looks for event in events):
-            set_rankers(rows, events, prompt_end, target_BT, valid_BT, input_ids)
+            set_rankers(rows, events, prompt_end, target_BT, layout.valid_BT, input_ids)
         maps = Maps() if output_attentions else None
         hidden: list[Tensor] | None = [] if output_hidden_states else None
         rows = run_layers(
