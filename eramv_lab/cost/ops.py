@@ -287,8 +287,6 @@ class Walk:
         return asked
 
 
-
-
 def _head(language: LanguageDims, rows: int) -> Op:
     flops = linear(rows, language.width, language.vocab)
     return Op(part="head", kind="linear", flops=flops, owner="language")

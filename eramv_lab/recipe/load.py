@@ -49,8 +49,9 @@ def read_recipe(
 ) -> Document:
     """The document of a recipe file, `extends` followed, `key=value` overrides on top.
 
-    `prepare` changes what the file says before that. An override changes what all arms share; `arms.NAME.key=value` changes one arm. Problems that
-    do not stop the reading are in `.problems`. Raises UserError where a file cannot be read.
+    `prepare` changes what the file says before that. An override changes what all arms share;
+    `arms.NAME.key=value` changes one arm. Problems that do not stop the reading are in
+    `.problems`. Raises UserError where a file cannot be read.
     """
     document = Document(Node({}, Mark(str(path))))
     chain = chain_of(Path(path))
