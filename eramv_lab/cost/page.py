@@ -19,12 +19,12 @@ def print_list(prices: PriceList) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    first, *columns = _columns(prices)
+    first, *columns = [*_columns(prices), *_times(prices)]
     table = Table(first, box=None, header_style="bold")
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
     for row in prices:
-        table.add_row(*_cells(row, prices))
+        table.add_row(*_cells(row, prices), *_milliseconds(row))
     console = Console()
     console.width = max(console.width, 60 + 11 * len(columns))
     console.print(table)
@@ -33,16 +33,23 @@ def print_list(prices: PriceList) -> None:
 
 
 def page(lists: Sequence[PriceList], command: Sequence[str]) -> str:
-    """All lists as Markdown, below the command that made them."""
+    """All lists as Markdown, the dearest system first, below the command that made them."""
     lines = ["# What the systems cost", "", "Made, and to be made anew, by", "", "```sh"]
     lines += [f"python -m eramv_lab {' '.join(_shortened(command))}", "```", ""]
     for prices in lists:
-        columns = _columns(prices)
         lines += [f"## {prices.shape or 'At their own sizes'}", ""]
-        lines += [f"| {' | '.join(columns)} |", f"|---|{'--:|' * (len(columns) - 1)}"]
-        lines += [f"| {' | '.join(_cells(row, prices))} |" for row in prices]
-        lines += ["", *(f"- {note}" for note in _notes(prices)), ""]
+        rows = sorted(prices, key=lambda row: (-row.cost.prefill, row.name))
+        lines += _table(_columns(prices), [_cells(row, prices) for row in rows])
+        if prices.gpus:
+            times = [[row.name, *_milliseconds(row)] for row in rows]
+            lines += _table([_columns(prices)[0], *_times(prices)], times)
+        lines += [*(f"- {note}" for note in _notes(prices)), ""]
     return "\n".join(lines)
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    head = [f"| {' | '.join(columns)} |", f"|---|{'--:|' * (len(columns) - 1)}"]
+    return [*head, *(f"| {' | '.join(row)} |" for row in rows), ""]
 
 
 def _shortened(command: Iterable[str]) -> Iterator[str]:
@@ -58,12 +65,19 @@ def _shortened(command: Iterable[str]) -> Iterator[str]:
 
 
 def _columns(prices: PriceList) -> list[str]:
-    names = ["system" if prices.shape else "arm", "tokens", "fine", f"prefill {_unit(prices)[1]}"]
+    names = ["recipe", "tokens", "fine", f"prefill {_unit(prices)[1]}"]
     names += ["of full", "decode GFLOPs", f"training {_unit(prices)[1]}"]
     names += ["parameters M", "new M", "KV MiB"]
-    for gpu in prices.gpus:
-        names += [f"{gpu} ms b{batch}" for batch in BATCHES]
     return [*names, prices.convention, "of full"] if prices.convention else names
+
+
+def _times(prices: PriceList) -> list[str]:
+    return [f"{gpu} ms b{batch}" for gpu in prices.gpus for batch in BATCHES]
+
+
+def _milliseconds(row: Priced) -> list[str]:
+    found = row.seconds.values()
+    return [f"{seconds * 1e3:.3g}" for by_batch in found for seconds in by_batch["prefill"]]
 
 
 def _cells(row: Priced, prices: PriceList) -> list[str]:
@@ -73,8 +87,6 @@ def _cells(row: Priced, prices: PriceList) -> list[str]:
     cells.append(f"{cost.train / unit:.4g}" if row.arm.train.steps else "-")
     cells += [f"{cost.parameters / 1e6:,.1f}", f"{row.new / 1e6:+,.1f}" if row.new else "0"]
     cells.append(f"{cost.kv_bytes / 2**20:.4g}")
-    for found in row.seconds.values():
-        cells += [f"{seconds * 1e3:.3g}" for seconds in found["prefill"]]
     if row.counted is not None:
         ours, full = row.counted
         cells += [f"{ours / 1e12:.4g} T" if full >= 1e12 else f"{ours / 1e9:.4g} G"]

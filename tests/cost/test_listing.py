@@ -77,3 +77,7 @@ def test_a_page_has_every_row_and_its_command():
     assert f"python -m eramv_lab cost {SYSTEMS}/*.yaml --shape llava15_7b\n" in text
     assert "## llava15_7b" in text and "## llava15_13b" in text
     assert text.count("| llava | 576 | 0 |") == 2 and "| 8.894 | 100.0% |" in text
+    first, second = text.index("| llava |"), text.index("| anchors |")
+    assert first < second  # the dearest first
+    timed = page([listed("llava", gpus=["h100"])], ["cost"])
+    assert "| recipe | h100 ms b1 | h100 ms b8 | h100 ms b32 |" in timed

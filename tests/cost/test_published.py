@@ -1,9 +1,9 @@
 """Published figures, from the recipes of their systems at the papers' shape and convention.
 
 By the formula alone, in `test_conventions`: PyramidDrop's rows of LLaVA-NeXT (2,880 tokens of five
-views; a recipe has one view), and its Q-Former of 288. Not met by any reading: FastV's K0 R90 (18.9
-B; its formula gives 14.9) and its 7B rows but by their rounded shares, VTW's pair and FiCoCo's three
-by one length of text each, ShortV with FastV (29 %; 34 at K 2, R 50 %, which its text does not name).
+views; a recipe has one view). Not met by any reading: FastV's K0 R90 (18.9 B; its formula gives
+14.9) and its 7B rows but by their rounded shares, VTW's pair and FiCoCo's three
+by one length of text each, ShortV with FastV (29 %; 34 at the defaults of both).
 """
 
 from functools import cache
