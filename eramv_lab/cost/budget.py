@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING
 
-from eramv_lab.cost.formula import price
+from eramv_lab.cost.formula import prefill_flops
 from eramv_lab.errors import InfeasibleError, UserError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def solve(
         for candidate in range(count, high + 1):
             spec = model_of(candidate)
             if spec is not None:
-                return candidate, price(spec, text_tokens=text_tokens).prefill
+                return candidate, prefill_flops(spec, text_tokens)
         return None
 
     bottom = at_or_above(low)

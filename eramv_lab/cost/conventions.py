@@ -114,7 +114,7 @@ def tokens_by_layer(spec: ModelSpec) -> tuple[list[int], list[int]]:
     """
     rows, live, fine = rows_by_layer(spec, 0), live_by_layer(spec, 0), spec.dims().fine
     read = [
-        all_ - updated + (fine if layer in spec.band else 0)
+        all_ - updated + (fine if layer in spec.readers else 0)
         for layer, (all_, updated) in enumerate(zip(rows, live, strict=True))
     ]
     return live, read

@@ -154,6 +154,11 @@ def price(
     )
 
 
+def prefill_flops(spec: ModelSpec, text_tokens: int) -> int:
+    """FLOPs of the whole prefill alone: `price(...).prefill`, which a search asks for often."""
+    return sum(step.op.flops for step in prefill(spec, text_tokens))
+
+
 def count_parameters(spec: ModelSpec) -> dict[str, int]:
     """Parameters by the role that trains them."""
     dims = spec.dims()
@@ -178,9 +183,9 @@ def kv_values(spec: ModelSpec, text_tokens: int) -> int:
     """Numbers in the caches of one sample after the prefill."""
     dims = spec.dims()
     own = sum(rows_by_layer(spec, text_tokens)) * dims.language.kv_width
-    if not spec.band:
+    if not spec.readers:
         return 2 * own
-    read = len(spec.band) * dims.fine * spec.sharing.heads_of(dims.language).kv_width
+    read = len(spec.readers) * dims.fine * spec.sharing.heads_of(dims.language).kv_width
     return 2 * (own + read)
 
 
@@ -195,13 +200,17 @@ def kept_values(spec: ModelSpec, text_tokens: int, supervised_tokens: int) -> in
     dims = spec.dims()
     language = dims.language
     row = 2 * language.width + 2 * language.query_width + 4 * language.ffn  # of a live one
-    frozen = 2 * language.width + 2 * language.kv_width
+    still = 2 * language.width + 2 * language.kv_width
     rows, live = rows_by_layer(spec, text_tokens), live_by_layer(spec, text_tokens)
     band = 0
-    if spec.band:
+    if spec.readers:
         heads = spec.sharing.heads_of(language)
         fine = 2 * language.width + 2 * heads.kv_width
         read = 2 * heads.query_width  # the band's queries and its heads' output
-        band = sum(dims.fine * fine + live[layer] * read for layer in spec.band)
-    head = supervised_tokens * (language.width + language.vocab)
-    return sum(rows) * frozen + sum(live) * row + band + head
+        band = sum(dims.fine * fine + live[layer] * read for layer in spec.readers)
+    return (
+        sum(rows) * still
+        + sum(live) * row
+        + band
+        + supervised_tokens * (language.width + language.vocab)
+    )

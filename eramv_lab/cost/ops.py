@@ -61,7 +61,7 @@ def decode(spec: ModelSpec, text_tokens: int) -> list[Op]:
     ops: list[Op] = []
     for layer, rows in enumerate(rows_by_layer(spec, text_tokens)):
         ops += [*projections(language, 1, layer), self_attention(language, 1, rows + 1, layer)]
-        if layer in spec.band and spec.fusion is not None:
+        if layer in spec.readers:
             ops += spec.fusion.decode_ops(language, dims.fine, layer, spec.sharing)
         ops += [output(language, 1, layer), *feed_forward(language, 1, layer)]
     return [*ops, _head(language, 1)]
@@ -100,9 +100,11 @@ class Walk:
         for layer, rows in enumerate(self.rows):
             self.reduce(layer)
             live = self.live[layer]
-            if layer in spec.band:
+            if layer in spec.readers:
                 self.band_layer(layer, rows, live, once)
             else:
+                if layer in spec.band:  # the fine features are added to rows
+                    self.sequence |= self.memory
                 asked = self.asked(layer, rows, live)
                 heads = self.attention(self_attention(language, live, rows, layer), *asked)
                 self.sequence |= self.linear(output(language, live, layer), heads)

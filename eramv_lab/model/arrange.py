@@ -146,8 +146,7 @@ def fill(
         hidden_BTD = hidden_BTD.masked_scatter(
             layout.filled_BT[..., None], sight.visual_NAD.to(hidden_BTD.dtype)
         )
-    # what differs by image the host does not know; a price is that of the most
-    adapts = sight is not None and sight.mask_NA is not None and hidden_BTD.device.type != "meta"
+    adapts = sight is not None and sight.mask_NA is not None  # to what the host does not know
     same = len(set(counts)) == 1 and not adapts
     index_BT = torch.arange(input_ids.shape[1], device=input_ids.device)
     found = Rows(

@@ -99,12 +99,15 @@ def look(
                 given = Anchors(states_NAV=fine_NMD, index_NA=fine_NM)
                 made = _whole(fine_connector, own, given, patches, question)
                 fine_NMD, fine_NM = made.states_NAD, made.index_NA
+    mask_NA = None if tokens is None else tokens.mask_NA
+    if mask_NA is not None and mask_NA.device.type == "meta":
+        mask_NA = None  # a price is that of the most rows
     return Sight(
         visual_NAD=None if tokens is None else tokens.states_NAD,
         index_NA=None if tokens is None else tokens.index_NA,
         fine_NMD=fine_NMD,
         fine_NM=fine_NM,
-        mask_NA=None if tokens is None else tokens.mask_NA,
+        mask_NA=mask_NA,
     )
 
 

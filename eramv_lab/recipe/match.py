@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import importlib
 import math
@@ -65,7 +64,7 @@ def equal_flops(spec_of: SpecOf, other: ModelSpec, cost: CostConfig, match: Matc
     """
     budget = importlib.import_module("eramv_lab.cost.budget")
     formula = importlib.import_module("eramv_lab.cost.formula")
-    whole = formula.price(other, text_tokens=cost.text_tokens).prefill
+    whole = formula.prefill_flops(other, cost.text_tokens)
     target = math.ceil(match.share * whole)
 
     def at(index: int) -> ModelSpec | None:
@@ -73,7 +72,7 @@ def equal_flops(spec_of: SpecOf, other: ModelSpec, cost: CostConfig, match: Matc
 
     least = at(0)
     if least is not None:
-        above = formula.price(least, text_tokens=cost.text_tokens).prefill / target - 1
+        above = formula.prefill_flops(least, cost.text_tokens) / target - 1
         if 0 <= above <= TOLERANCE:
             return match.number(0)
     last = _last(at, match)
@@ -214,10 +213,12 @@ def matches(data: Any, path: Place = ()) -> Iterator[tuple[Place, Any]]:
 
 
 def put(data: Mapping[str, Any], path: Place, value: Any) -> dict[str, Any]:
-    """A copy of plain data with `value` at `path`."""
-    fresh = copy.deepcopy(dict(data))
+    """Plain data with `value` at `path`; what is not on the way is shared, not copied."""
+    fresh = dict(data)
     place: Any = fresh
     for part in path[:-1]:
+        below = place[part]
+        place[part] = list(below) if isinstance(below, list) else dict(below)
         place = place[part]
     place[path[-1]] = value
     return fresh

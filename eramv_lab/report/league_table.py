@@ -1,4 +1,4 @@
-"""The table of a league: at each budget a block, its systems by accuracy, the price in every line."""
+"""The table of a league: a block for each budget, its systems by accuracy, each with its price."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.text import Text
 
+from eramv_lab.recipe.system import NOTHING
 from eramv_lab.report.comparison import Comparison
 from eramv_lab.report.league import Group, Standing, Standings
 from eramv_lab.report.numbers import digits, share
@@ -22,6 +23,8 @@ from eramv_lab.report.table import (
     tokens,
 )
 
+FREE = "*"
+"""Behind the name of a training-free system."""
 CAPTIONS = ("cider", "facts")
 """Columns of a row that score captions, where the data has any."""
 
@@ -47,8 +50,11 @@ def markdown_lines_of(comparison: Comparison, league: Standings) -> list[str]:
 
 
 def _notes(league: Standings) -> list[str]:
+    full = league.name_of(league.full)
     notes = [f"{arm}: not reached: {reason}" for arm, reason in league.unreached.items()]
-    if league.null and any(group.budget is None for group in league.groups):
+    if any(line.trains == NOTHING for line in league.lines):
+        notes.append(f"{FREE} training-free: applied to the trained {full} of the same seed.")
+    if league.null and any(line.budget is None and line.to_null for line in league.lines):
         name = league.name_of(league.null[0])
         notes.append(f"A system with one price is compared with {name} at the nearest budget.")
     return notes
@@ -72,8 +78,9 @@ def _columns(comparison: Comparison, league: Standings) -> list[Column]:
     def column(head: str, cell: Callable[[Standing], str], number: bool = True) -> Column:
         return Column(head, [cell(line) for line in lines], number)
 
-    def scaled(key: str) -> Column:
-        return measured_column(key, [line.arm.cost.get(key) for line in lines])
+    def scaled(key: str, short: str) -> Column:
+        found = measured_column(key, [line.arm.cost.get(key) for line in lines])
+        return Column(f"{short} {found.head.rpartition(' ')[2]}", found.cells)
 
     columns = [
         column("system", _name, False),
@@ -93,19 +100,19 @@ def _columns(comparison: Comparison, league: Standings) -> list[Column]:
     return [
         *columns,
         column("prefill", lambda line: _share(line.share)),
-        column("visual tokens", lambda line: tokens(line.arm.cost)),
-        scaled("train_pflops"),
-        scaled("kv_mib"),
-        scaled("parameters"),
+        column("tokens", lambda line: tokens(line.arm.cost)),
+        scaled("train_pflops", "train"),
+        scaled("kv_mib", "KV"),
+        scaled("parameters", "params"),
     ]
 
 
 def _name(line: Standing) -> str:
     """The system, told apart where it learns nothing, is a null line or lacks seeds."""
-    told = "null line" if line.null else "training-free" if line.trains == "nothing" else ""
+    name = f"{line.name} {FREE}" if line.trains == NOTHING else line.name
     seeds = f"{len(line.arm.seeds)} of {len(line.arm.seeds) + len(line.arm.missing)} seeds"
-    notes = [note for note in (told, seeds if line.arm.missing else "") if note]
-    return f"{line.name} ({', '.join(notes)})" if notes else line.name
+    notes = ["null line"] * line.null + [seeds] * bool(line.arm.missing)
+    return f"{name} ({', '.join(notes)})" if notes else name
 
 
 def _paired(difference: Difference | None) -> str:

@@ -210,7 +210,8 @@ class Talker:
         prompts = [
             self.processor.write(one.text, len(one.images), one.history) for one in questions
         ]
-        return self.processor.rows(prompts, return_tensors="pt")
+        asked = [one.history[0][0] if one.history else one.text for one in questions]
+        return self.processor.rows(prompts, asked, return_tensors="pt")
 
     def _read(self, ids: list[int]) -> Answer:
         end = next((n for n, token in enumerate(ids) if token in self.stops), None)

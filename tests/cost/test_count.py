@@ -46,6 +46,11 @@ VARIANTS = {
     "skip": {"connector": {"type": "mlp2x_gelu", "skip": True}},
     "linear": {"connector": "linear"},
     "no_bridge": {"bridge": "none"},
+    "add": {
+        "anchors": {"type": "pool", "count": 36},
+        "band": {"start": 1, "length": 4, "type": "add"},
+        "bridge": "none",
+    },
     "bridge_once": {"bridge": {"type": "mlp", "share": "band"}},
     "bridge_carried": {"bridge": {"type": "low_rank", "share": "band", "carry": True}},
     "bridge_ffn": {"bridge": {"type": "ffn", "carry": True}},

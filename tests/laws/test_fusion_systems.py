@@ -1,6 +1,6 @@
-"""SAISA, ViCA and EE-MLLM are their slow readings: transformers' layers over text and every patch.
+"""SAISA, ViCA, EE-MLLM and DeepStack are their slow readings over transformers' layers.
 
-In a slow reading the visual rows stand in the sequence of the layers that see them; they see but
+In the first three's the visual rows stand in the sequence of the layers that see them; they see but
 themselves, and what the layer makes of them is thrown away. Elsewhere the rows of text are alone.
 """
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModel
 
-from laws.settings import LANGUAGES, TINY, with_keys
+from laws.settings import LANGUAGES, TINY, section_of, with_keys
 from laws.test_equal_systems import same
 from laws.whole import GRID, IMAGE, inputs, model_of, sample
 
@@ -20,14 +20,20 @@ JOINT = {"anchors": "none", "band.softmax": "joint", "band.visible": "before", *
 Visual = Callable[[int], Tensor]
 
 
+def plain_of(model: Any) -> Any:
+    """transformers' own language model, on the same weights."""
+    config = AutoConfig.for_model(**model.spec.language.hf(), attn_implementation="eager")
+    plain: Any = AutoModel.from_config(config).eval()
+    plain.load_state_dict(model.language_model.state_dict(), strict=False)  # all but the band
+    return plain
+
+
 def slow(model: Any, ids: Tensor, visual: Visual) -> Tensor:
     """Logits of the text rows [1,T] where layer i of the band sees `visual(i)`, [1,P,D].
 
     The marker of the image is a row of text; its patches stand behind it, from its position on.
     """
-    config = AutoConfig.for_model(**model.spec.language.hf(), attn_implementation="eager")
-    plain: Any = AutoModel.from_config(config).eval()
-    plain.load_state_dict(model.language_model.state_dict(), strict=False)  # all but the band
+    plain = plain_of(model)
     patches, at = model.dims.fine, int((ids[0] == IMAGE).nonzero()[0, 0])
     before, after = torch.arange(at + 1), torch.arange(at + patches, ids.shape[1] + patches - 1)
     text_T = torch.cat([before, after])
@@ -115,6 +121,27 @@ def test_ee_mllms_visual_rows_pass_the_feed_forwards_alone():
         return lambda i: stream[i + 1]
 
     equals_its_slow_reading(model_of(section), visual_of)
+
+
+@torch.no_grad()
+def test_deepstack_adds_every_patch_of_a_window_to_its_row():
+    """Over transformers' own layers: slice k of the grid, taken apart by steps of two, before k."""
+    model = model_of(with_keys(section_of(("fusion", "add")), language=language("llama")))
+    batch = inputs(model, [one := sample(model, 6)])
+    seen = model.see(batch["pixel_values"], None)
+    fine_rcD = model.connector(seen.states_NPV)[0].unflatten(0, (4, 4))
+    pooled = seen.states_NPV[0].reshape(2, 2, 2, 2, -1).mean(dim=(1, 3)).flatten(0, 1)
+    plain = plain_of(model)
+    place_S = torch.arange(len(one.ids))[None]
+    hidden_BSD = plain.embed_tokens(batch["input_ids"])
+    hidden_BSD[batch["input_ids"] == IMAGE] = model.connector(pooled)
+    for k, layer in enumerate(plain.layers):
+        added = fine_rcD[k // 2 :: 2, k % 2 :: 2].flatten(0, 1)
+        hidden_BSD[batch["input_ids"] == IMAGE] += added
+        mask = torch.full((1, 1, len(one.ids), len(one.ids)), torch.finfo().min).triu(1)
+        rope = plain.rotary_emb(hidden_BSD, place_S)
+        hidden_BSD = layer(hidden_BSD, attention_mask=mask, position_embeddings=rope)
+    same(model(**batch).logits, model.lm_head(plain.norm(hidden_BSD)))
 
 
 def test_words_before_the_image_do_not_see_it():

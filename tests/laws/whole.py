@@ -43,6 +43,8 @@ def _systems() -> dict[str, Section]:
     add("flamingo", anchors="none", sharing=narrow, **block, **{"band.ffn": "gelu"}, **last)
     add("mllama", sharing=rows | {"qk_norm": True}, **block, **{"band.ffn": "gated"})
     add("cogagent", sharing=narrow, **{"band.at": "after", "band.queries": "all"})
+    reduced = {"reducer": {"type": "drop", "layer": 2, "keep": 2}}
+    found["deepstack_fastv"] = with_keys(found["fusion.add"], **reduced)
     add("owl3", sharing="kv_copy", **{"band.gate": "text", "band.combine": "mix"})
     add("owl3_text", **{"band.gate": "text", "band.combine": "mix", "band.queries": "text"})
     add("lora_after", sharing="lora", **{"band.at": "after", "band.positions": "one"})
@@ -75,6 +77,10 @@ def _systems() -> dict[str, Section]:
         **NO_BAND,
     )
     add("own_rest", fine={"type": "all", "exclude_anchors": True, "cls": True})
+    add("tome", anchors="all", **{"vision.merge": 6})
+    adapts = {"type": "prumerge", "plus": True}
+    add("adapts_fastv", anchors=adapts, reducer={"type": "fastv", "keep": 2}, **JOINT)
+    add("adapts_late", anchors=adapts, reducer={"type": "late", "layer": 1})
     window = LANGUAGES["mistral"] | {"sliding_window": 6}
     for name, config in {**LANGUAGES, "mistral_window": window}.items():
         add(name, language={"type": "hf", "config": config})

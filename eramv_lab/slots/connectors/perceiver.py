@@ -72,7 +72,7 @@ class Perceiver(nn.Module):
         image_NAV = anchors.states_NAV
         if self.time is not None:
             image_NAV = image_NAV + self.time.to(image_NAV.dtype)
-        rows_NQV = self.latents.to(image_NAV.dtype).expand(len(image_NAV), -1, -1)
+        rows_NQV = self.latents.to(image_NAV.dtype).repeat(len(image_NAV), 1, 1)
         for layer in self.layers:
             rows_NQV = layer(rows_NQV, image_NAV, anchors.mask_NA)
         return made(self.to_language(self.norm(rows_NQV)))

@@ -124,7 +124,7 @@ class Qformer(nn.Module):
         image_NAV = anchors.states_NAV
         if self.norm is not None:
             image_NAV = self.norm(image_NAV)
-        queries_NQE = self.queries.expand(len(image_NAV), -1, -1)
+        queries_NQE = self.queries.repeat(len(image_NAV), 1, 1)
         mask = None if anchors.mask_NA is None else anchors.mask_NA[:, None, None]
         seen = {"encoder_hidden_states": image_NAV, "encoder_attention_mask": mask}
         if self.words:

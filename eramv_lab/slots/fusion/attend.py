@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from torch import nn
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class AttendConfig:
     """Cross-attention from the sequence's rows to the fine features."""
+
+    reads: ClassVar[bool] = True
 
     softmax: Literal["separate", "joint"] = "separate"
     """A softmax of its own, added to self-attention's result; or one over both sets of keys."""
