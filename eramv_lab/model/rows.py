@@ -37,8 +37,10 @@ class Rows:
     """Images per sample, where the host knows that all samples have the same, `each` rows each."""
     whole: Rows | None = None
     """The sequence with the visual rows that still wait."""
+    moved: bool = False
+    """Some have left: rows no longer stand where the input has them."""
     end_B1: Tensor | None = None
-    """Position of the next row, where positions were counted again."""
+    """Position of the next row, where positions were closed up."""
 
     @property
     def visual(self) -> int | None:
@@ -47,6 +49,7 @@ class Rows:
 
     def take(self, index_BS: Tensor, valid_BS: Tensor | None) -> None:
         """Keep the rows of `index_BS`, in its order."""
+        self.moved = True
         self.hidden_BSD = pick(self.hidden_BSD, index_BS)
         for name in ("rows_BS", "visual_BS", "begun_BS", "positions_BS"):
             setattr(self, name, getattr(self, name).gather(1, index_BS))
@@ -85,6 +88,15 @@ class Live:
             live_BLD = torch.where(self.real_BL[..., None], live_BLD, rows_BSD.gather(1, index_BLD))
         return rows_BSD.scatter(1, index_BLD, live_BLD.to(rows_BSD.dtype))
 
+    def spread(self, weights_BHLK: Tensor | None, rows: int) -> Tensor | None:
+        """Attention weights with a row for each of `rows`, zeros for those that ask nothing."""
+        if weights_BHLK is None:
+            return None
+        batch, heads, _, keys = weights_BHLK.shape
+        index_BHLK = self.index_BL[:, None, :, None].expand(-1, heads, -1, keys)
+        empty = weights_BHLK.new_zeros(batch, heads, rows, keys)
+        return empty.scatter(2, index_BHLK, weights_BHLK)
+
     def find(self, index_BR: Tensor) -> Tensor:
         """Which of the live rows those of the sequence are."""
         return (self.index_BL[:, None] == index_BR[..., None]).int().argmax(dim=2)
@@ -113,7 +125,7 @@ def inject(rows: Rows) -> bool:
         hidden_BSD = torch.where(rows.valid_BS[..., None], hidden_BSD, waiting_BSD)
     index_BSD = rows.rows_BS[..., None].expand(-1, -1, hidden_BSD.shape[2])
     whole.hidden_BSD = whole.hidden_BSD.scatter(1, index_BSD, hidden_BSD)
-    for field in dataclasses.fields(Rows):
+    for field in dataclasses.fields(whole):
         setattr(rows, field.name, getattr(whole, field.name))
     return True
 
@@ -130,7 +142,7 @@ def drop(rows: Rows, event: Event, scores_BS: Tensor | None) -> bool:
     place_BS = order_BS.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
     _leave(rows, ~rows.visual_BS | (place_BS < event.keep * rows.images_B[:, None]), event.keep)
     if event.positions == "repack":
-        _count_again(rows)
+        _close_up(rows)
     return True
 
 
@@ -146,11 +158,13 @@ def _leave(rows: Rows, keep_BS: Tensor, each: int) -> None:
     rows.take(keep_BS.int().argsort(dim=1, stable=True)[:, -width:], valid_BS)
 
 
-def _count_again(rows: Rows) -> None:
-    """Positions 0, 1, 2, ... of the rows that are there; a packed question's go on from the
-    prefix."""
+def _close_up(rows: Rows) -> None:
+    """Positions closed up to 0, 1, 2, ...: rows that shared one go on sharing it, and a packed
+    question's go on from the prefix."""
     real_BS = torch.ones_like(rows.visual_BS) if rows.valid_BS is None else rows.valid_BS
-    counted_BS = real_BS.long().cumsum(1)
+    new_BS = real_BS.clone()  # where the row before has another position, or is none
+    new_BS[:, 1:] &= (rows.positions_BS[:, 1:] != rows.positions_BS[:, :-1]) | ~real_BS[:, :-1]
+    counted_BS = new_BS.long().cumsum(1)
     rows.end_B1 = counted_BS[:, -1:]
     rows.positions_BS = (counted_BS - 1).clamp(min=0)
     if rows.segments_BS is not None:

@@ -250,7 +250,7 @@ SETTINGS: dict[str, dict[str, Setting]] = {
         ),
         "vtw": Setting(config={"layer": 2}, options={"layer": Turn(1)}),
         "pyramiddrop": Setting(
-            config={"layers": [1, 2], "ratio": 0.5},
+            config={"layers": (1, 2), "ratio": 0.5},
             options={
                 "layers": Turn([1, 3]),
                 "ratio": Turn(0.3),
@@ -260,7 +260,7 @@ SETTINGS: dict[str, dict[str, Setting]] = {
         ),
         "late": Setting(config={"layer": 2}, options={"layer": Turn(1), "exit": Turn(3)}),
         "shortv": Setting(
-            config={"active": 1, "order": [3, 0, 2, 1]},
+            config={"active": 1, "order": (3, 0, 2, 1)},
             options={"active": Turn(2), "order": Turn([0, 1, 2, 3])},
         ),
     },

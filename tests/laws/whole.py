@@ -61,6 +61,11 @@ def _systems() -> dict[str, Section]:
     add("joint_pyramid", **everything, **JOINT)
     add("joint_shortv", reducer={"type": "shortv", "active": 1}, **JOINT)
     add("grid_hidrop", reducer=found["hidrop"]["reducer"], **{"band.softmax": "joint"}, **GRID)
+    for name in ("grid", "one"):
+        prompt = {"type": "image_first", "positions": name}
+        add(
+            f"{name}_repack", prompt=prompt, reducer=found["pyramid_next"]["reducer"], anchors="all"
+        )
     add("mean_late", reducer=[{"type": "late", "layer": 1}, {"type": "fastv", "by": "mean"}])
     add("image_first_before", prompt="image_first", **{"band.visible": "before"})
     add("band_everywhere", band={"every": 1})

@@ -20,12 +20,3 @@ def nothing_to_do(what: str, spec: ModelSpec) -> Iterator[str]:
     """The problem of a model whose sequence has no visual rows."""
     if not spec.dims().visual:
         yield f"there are no visual rows to {what} (anchors none)"
-
-
-def uncounted(positions: str, spec: ModelSpec) -> Iterator[str]:
-    """The problem of positions counted again where a row is not one position."""
-    if positions == "repack" and spec.prompt.positions != "packed":
-        yield (
-            f"positions repack counts rows, and prompt.positions {spec.prompt.positions} does not; "
-            "use positions keep, or prompt.positions packed"
-        )
