@@ -134,6 +134,10 @@ class WorldConfig:
         """Question types of the splits."""
         return sorted(self.mix)
 
+    def answer_words(self) -> int:
+        """Words of the longest answer: a caption of one colour in every shape, or one."""
+        return 2 * len(self.shapes) if self.mix.get("caption", 0) > 0 else 1
+
     def identity(self) -> Any:
         """What the data is, for a run's hash; None: these keys say it."""
         return None

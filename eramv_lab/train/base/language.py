@@ -134,8 +134,8 @@ def train_language(
                 )
             )
             batch = draw_batch(store, phase, world, rng)
-            looks = _looks(phase, len(model.language.layers), rng)
-            loss, right = _loss(model, batch, looks, recipe.eos_weight)
+            open_ = looks(phase, len(model.language.layers), rng)
+            loss, right = _loss(model, batch, open_, recipe.eos_weight)
             loss.backward()
             optimizers.step(clip=recipe.clip)
             step += 1
@@ -147,7 +147,7 @@ def _within(bounds: tuple[int, int], rng: np.random.Generator) -> int:
     return int(rng.integers(bounds[0], bounds[1] + 1))
 
 
-def _looks(phase: PhaseRecipe, layers: int, rng: np.random.Generator) -> list[int]:
+def looks(phase: PhaseRecipe, layers: int, rng: np.random.Generator) -> list[int]:
     """Layers in which text sees visual rows in this step; one at least."""
     first, last = _within(phase.blocked, rng), _within(phase.blocked_last, rng)
     open_ = list(range(first, layers - last))

@@ -45,7 +45,7 @@ def by_definition(said: list[str], references: list[list[str]]) -> list[float]:
 
 def test_against_a_direct_reading() -> None:
     draw = random.Random(0)
-    words = "star circle red blue 5 3 a the".split()
+    words = ["star", "circle", "red", "blue", "5", "3", "a", "the"]
 
     def text() -> str:
         return " ".join(draw.choices(words, k=draw.randint(0, 9)))
@@ -56,8 +56,24 @@ def test_against_a_direct_reading() -> None:
     assert cider_d(said, references) == pytest.approx(by_definition(said, references), abs=1e-9)
 
 
+def test_against_the_numbers_of_pycocoevalcap() -> None:
+    """Version 1.2, `CiderScorer(n=4, sigma=6.0)` on this corpus."""
+    draw = random.Random(3)
+    words = ["star", "circle", "red", "blue", "5", "3", "a", "the"]
+
+    def text() -> str:
+        return " ".join(draw.choices(words, k=draw.randint(1, 9)))
+
+    said = [text() for _ in range(60)]
+    references = [[text() for _ in range(draw.randint(1, 5))] for _ in said]
+    said[0] = references[0][0]
+    found = cider_d(said, references)
+    assert sum(found) / 60 == pytest.approx(0.8779629450891655, abs=1e-12)
+    assert cider_d(["a b", "x"], [["a b c d"], ["e f g h"]])[0] == pytest.approx(3.03761077)
+
+
 def test_values_worked_out_by_hand() -> None:
-    """As pycocoevalcap's `Cider` gives them: log 2 for every n-gram that one of two images has."""
+    """log 2 for every n-gram that one of two images has."""
     references = [["a b c d"], ["e f g h"]]
     # every n-gram is as rare: cosines are shares of n-grams, and all four orders count
     assert cider_d(["a b c d", "e f g h"], references) == pytest.approx([10.0, 10.0])
