@@ -115,8 +115,8 @@ def load_arm(model: nn.Module, folder: Path) -> None:
     """Fill the model with the weights of another arm or model, the parts that this arm has.
 
     A bridge, band or fine connector that the other one lacks keeps its own start; bands that begin
-    as a copy of the language model are made anew. Raises LabError naming every other tensor that is missing or
-    of another shape, and where the file cannot be read.
+    as a copy of the language model are made anew. Raises LabError naming every other tensor that
+    is missing or of another shape, and where the file cannot be read.
     """
     found = _weights(folder)
     wanted = _own_tensors(model)
