@@ -18,7 +18,9 @@ FOLDER = "scale"
 """Where the shapes lie, in a folder of experiments."""
 PARTS = ("vision", "language")
 """What a shape replaces."""
-DROPPED = ("base", "data", "evaluate", "trainer", "expect", *(f"model.{part}" for part in PARTS))
+KEPT = {"vision": ("merge",), "language": ()}
+"""Keys of those parts that are no sizes: what a system does there."""
+DROPPED = ("base", "data", "evaluate", "trainer", "expect")
 """What has no place at another shape, and no price."""
 
 
@@ -60,8 +62,8 @@ def at_shape(document: Document, path: Path) -> None:
         raise UserError(Problem(message=message, key="league"))
     cost = given.shared.value.get("cost")
     document.shared = _without(document.shared)
-    slots = {part: model[part] for part in PARTS}
     own = _children(document.shared, "model")
+    slots = {part: _under(model[part], own.get(part)) for part in PARTS}
     if "connector" in own and _type(own["connector"]) == _type(model.get("connector")):
         slots["connector"] = model["connector"]
     keys = dict(document.shared.value)
@@ -79,10 +81,14 @@ def _without(node: Node) -> Node:
     """The tree without what is dropped at a shape, nor a template, which needs a tokenizer."""
     keys = {key: child for key, child in node.value.items() if key not in DROPPED}
     if "model" in keys and keys["model"].is_map:
-        slots = {k: v for k, v in keys["model"].value.items() if f"model.{k}" not in DROPPED}
-        if "prompt" in slots and slots["prompt"].is_map:
-            prompt = {k: v for k, v in slots["prompt"].value.items() if k != "template"}
-            slots["prompt"] = Node(prompt, slots["prompt"].mark)
+        slots = dict(keys["model"].value)
+        for slot, part in keys["model"].value.items():
+            if slot in PARTS:
+                kept = {k: v for k, v in _keys(part).items() if k in KEPT[slot]}
+                slots[slot] = Node(kept, part.mark, implied=True)
+            elif slot == "prompt" and part.is_map:
+                prompt = {k: v for k, v in part.value.items() if k != "template"}
+                slots[slot] = Node(prompt, part.mark)
         keys["model"] = Node(slots, keys["model"].mark, keys["model"].implied)
     return Node(keys, node.mark, node.implied)
 
@@ -106,9 +112,17 @@ def _sizes(
     return found
 
 
+def _under(part: Node, kept: Node | None) -> Node:
+    """A part of the shape with what is kept of the recipe's own."""
+    return Node({**part.value, **_keys(kept)}, part.mark) if part.is_map else part
+
+
 def _children(node: Node, key: str) -> Mapping[str, Node]:
-    child = node.value.get(key)
-    return child.value if child is not None and child.is_map else {}
+    return _keys(node.value.get(key))
+
+
+def _keys(node: Node | None) -> Mapping[str, Node]:
+    return node.value if node is not None and node.is_map else {}
 
 
 def _type(node: Node | None) -> str | None:

@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from eramv_lab import cli
+from eramv_lab.cost.ops import prefill
+from eramv_lab.recipe.resolve import load_recipe
+from eramv_lab.shapes import Flops
 
 ROOT = Path(__file__).parents[2]
 SYSTEMS = Path("experiments/systems")
@@ -48,6 +51,17 @@ def test_prices_have_not_drifted(monkeypatch, capsys):
     found = rows(made_anew(monkeypatch, capsys, *FEW))
     assert len(found) == (len(FEW) + 1) * 2 * len(SHAPES)
     assert set(found) <= set(rows(PAGE.read_text()))
+
+
+@pytest.mark.slow
+def test_what_has_weights_tells_what_it_reads(monkeypatch):
+    """Only scores for a ranking and means of rows are FLOPs alone: a thousandth, or nothing."""
+    monkeypatch.chdir(ROOT)
+    for path in sorted(SYSTEMS.glob("*.yaml")):
+        spec = load_recipe(path, shape=SHAPES[0]).arm("main").spec
+        ops = [step.op for step in prefill(spec, 64)]
+        alone = sum(op.flops for op in ops if not isinstance(op.flops, Flops))
+        assert alone <= 2e-3 * sum(op.flops for op in ops), path.stem
 
 
 @pytest.mark.slow

@@ -3,7 +3,8 @@
 By the formula alone, in `test_conventions`: PyramidDrop's rows of LLaVA-NeXT (2,880 tokens of five
 views; a recipe has one view). Not met by any reading: FastV's K0 R90 (18.9 B; its formula gives
 14.9) and its 7B rows but by their rounded shares, VTW's pair and FiCoCo's three
-by one length of text each, ShortV with FastV (29 %; 34 at the defaults of both).
+by one length of text each, ShortV with FastV (29 %; 34 at the defaults of both),
+HiDrop's 0.42 (its layers are in no text that was read).
 """
 
 from functools import cache
@@ -71,6 +72,12 @@ def test_fastv_k0_r90_is_not_what_its_formula_gives():
     assert found == pytest.approx(14.9, abs=0.1)  # 18.9 published
 
 
+def test_fastv_qwen_vl_takes_the_doubled_width_of_the_config():
+    """71.9 B in its table: 256 + 32 tokens and 22,016 inner columns, of which Qwen uses half."""
+    spec = system("qwen_vl", "model.language.config.intermediate_size=22016")
+    assert FASTV.prefill(spec, 32) / 1e9 == pytest.approx(71.9, abs=0.06)
+
+
 # --- PyramidDrop, arXiv 2410.17247, tables 1 and 6: MACs of the image's tokens
 
 
@@ -82,8 +89,9 @@ def test_fastv_k0_r90_is_not_what_its_formula_gives():
         (lambda: system("pyramiddrop"), 1.78),
         (lambda: reduced("pyramiddrop", ratio=0.4), 1.54),
         (lambda: reduced("pyramiddrop", ratio=0.6), 2.06),
+        (lambda: system("blip2", "model.connector.queries=288"), 1.89),
     ],
-    ids=["vanilla", "FastV", "PyramidDrop", "0.4", "0.6"],
+    ids=["vanilla", "FastV", "PyramidDrop", "0.4", "0.6", "Q-Former"],
 )
 def test_pyramiddrop_7b(spec, published):
     assert PYRAMIDDROP.prefill(spec()) / TERA == pytest.approx(published, abs=6e-3)

@@ -49,6 +49,16 @@ def test_tower_language_model_connector_and_input_are_the_shapes(shaped):
     assert arms["b"].parent is None and arms["a"].released is None
 
 
+def test_what_a_system_does_in_the_tower_stays(shaped):
+    arms = shaped("""\
+        extends: ../small.yaml
+        model: {vision: {layers: 2, merge: {rows: 288, of: 576}}, anchors: all}
+        arms: {a: {}, b: {model.vision.merge: none, model.vision.width: 48}}
+    """).arms
+    assert arms["a"].spec.vision.merge == 72 and arms["a"].spec.vision.width == 32
+    assert arms["b"].spec.vision.merge is None and arms["b"].spec.vision.width == 32
+
+
 def test_overrides_are_written_over_the_shape(shaped):
     arm = shaped("extends: ../small.yaml\n", "model.language.layers=7").arm("main")
     assert arm.spec.language.layers == 7
