@@ -45,6 +45,8 @@ class VisionDims:
     layers: int
     """Layers that run, up to the features (not those the checkpoint holds)."""
     has_cls: bool
+    merged: bool = False
+    """Its rows were made of several patches each (ToMe): `grid` is one line, and no row a place."""
 
     @property
     def patches(self) -> int:
@@ -113,9 +115,12 @@ class Dims:
     anchors: int = 0
     """A: rows the selector hands to the connector (CLS included)."""
     visual: int = 0
-    """Visual rows in the sequence, after the connector."""
+    """Visual rows in the sequence, after the connector: its own count, or that of the anchors."""
     fine: int = 0
     """M: fine features a band layer reads; 0 without a band."""
+    fine_rows: int = 0
+    """Rows of the tower that the fine features are made of: M, but for a `fine_connector` that
+    makes rows of its own."""
     band: tuple[int, ...] = ()
 
 
@@ -126,7 +131,9 @@ class Op:
     `linear` has a weight (its gradient costs one more forward when trained, and one more for the
     input's when something below is trained); `attention` has none (twice a forward).
     `flow` says whose gradient passes through: `sequence` (the decoder rows), `memory` (the fine
-    features), `vision` (inside the tower), `connector`.
+    features), `vision` (inside the tower), `connector`. Inside a connector `vision` reads the
+    tower's rows as they are, `memory` what is made of them for its own rows to read (behind a
+    norm or matrix), `connector` these rows.
     """
 
     part: str

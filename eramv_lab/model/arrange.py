@@ -84,6 +84,9 @@ def arrange(
         if sight is not None and sight.index_NA is not None:
             offset_BT = torch.zeros_like(visual_BT, dtype=torch.long)
             offset_BT = offset_BT.masked_scatter(visual_BT, sight.index_NA + cls)
+    spare_BT = None
+    if sight is not None and sight.mask_NA is not None:
+        spare_BT = torch.zeros_like(visual_BT).masked_scatter(visual_BT, ~sight.mask_NA)
     layout = lay_out(
         visual_BT,
         valid_BT,
@@ -93,6 +96,7 @@ def arrange(
         span=span,
         one=spec.prompt.positions == "one",
         offset_BT=offset_BT,
+        spare_BT=spare_BT,
     )
     if past is None:
         return layout
@@ -100,8 +104,8 @@ def arrange(
     if before_B1 is not None:
         layout = dataclasses.replace(layout, positions_BT=layout.positions_BT + before_B1)
     real_BT = layout.positions_BT
-    if valid_BT is not None:
-        real_BT = real_BT.masked_fill(~valid_BT, -1)
+    if layout.valid_BT is not None:
+        real_BT = real_BT.masked_fill(~layout.valid_BT, -1)
     end_B1 = real_BT.amax(dim=1, keepdim=True) + 1
     past.record.position_B1 = end_B1 if before_B1 is None else torch.maximum(before_B1, end_B1)
     return layout
@@ -117,6 +121,7 @@ def _words_on(visual_BT: Tensor, past: StreamCache) -> Layout:
         positions_BT = start_B1 + torch.arange(rows, device=start_B1.device)
     return Layout(
         visual_BT=visual_BT,
+        filled_BT=visual_BT,
         begun_BT=visual_BT.long(),
         positions_BT=positions_BT,
         starts_BI=start_B1,
@@ -139,9 +144,10 @@ def fill(
     words_BTD = hidden_BTD = embed(input_ids)
     if sight is not None and sight.visual_NAD is not None:
         hidden_BTD = hidden_BTD.masked_scatter(
-            layout.visual_BT[..., None], sight.visual_NAD.to(hidden_BTD.dtype)
+            layout.filled_BT[..., None], sight.visual_NAD.to(hidden_BTD.dtype)
         )
-    same = len(set(counts)) == 1
+    adapts = sight is not None and sight.mask_NA is not None  # to what the host does not know
+    same = len(set(counts)) == 1 and not adapts
     index_BT = torch.arange(input_ids.shape[1], device=input_ids.device)
     found = Rows(
         hidden_BSD=hidden_BTD,

@@ -11,7 +11,13 @@ from transformers import GenerationMixin
 from eramv_lab.model.arrange import prompt_end, refuse_images
 
 _Mixin: Any = GenerationMixin  # its own types expect the whole model
-IMAGE_INPUTS = ("pixel_values", "vision_features", "image_counts")
+IMAGE_INPUTS = (
+    "pixel_values",
+    "vision_features",
+    "image_counts",
+    "question_ids",
+    "question_mask",
+)
 
 
 def _seen(past: Any) -> int:

@@ -35,7 +35,7 @@ class Rows:
     """Visual rows of an image."""
     images_B: Tensor
     images: int | None
-    """Images per sample, where the host knows that all samples have the same."""
+    """Images per sample, where the host knows that all samples have the same, `each` rows each."""
     whole: Rows | None = None
     """The sequence with the visual rows that still wait."""
     moved: bool = False

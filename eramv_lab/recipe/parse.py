@@ -151,7 +151,10 @@ def parse_component(
 
 
 def to_plain(config: Any, registry: Registry, *, known: bool = False) -> Any:
-    """The recipe form of a component's config: `{"type": name, ...}`, or `"none"`."""
+    """The recipe form of a component's config: `{"type": name, ...}`, or `"none"`.
+
+    `known`: as `plain` has it.
+    """
     if config is None:
         return "none"
     return {"type": registry.of(config).name, **plain(config, known=known)}

@@ -26,7 +26,7 @@ from eramv_lab.train.optim import build_optimizer, schedule
 from eramv_lab.train.resume import load_weights
 from eramv_lab.train.roles import counts, role_of, set_trainable, table
 from eramv_lab.train.shard import shard
-from eramv_lab.train.start import load_start
+from eramv_lab.train.start import load_start, told_anew
 
 
 class LitArm(LightningModule):
@@ -138,7 +138,8 @@ class LitArm(LightningModule):
 
     def on_fit_start(self) -> None:
         """Say what learns."""
-        rank_zero_info("\n".join([table(self.counts), *summary(self.roles, self.spec)]))
+        anew = told_anew(self.spec, self._made_of[2])
+        rank_zero_info("\n".join([table(self.counts), *anew, *summary(self.roles, self.spec)]))
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Each batch has a random stream of its own, wherever training began and on any device."""

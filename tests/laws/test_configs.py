@@ -18,6 +18,8 @@ ONE_WITHOUT_DEFAULTS = {
     "late": ("layer",),
     "hf": ("config",),
 }
+FITTED = {"resampler": ("head_dim",), "tokenpacker": ("levels", "head_dim")}
+"""Keys whose defaults are a large model's."""
 
 
 def parsed(section: object) -> ModelSpec:
@@ -77,7 +79,10 @@ def test_the_defaults_check_clean(case: Case):
     }  # fmt: skip
     key = "band" if slot == "fusion" else slot
     value = {"start": 2, "length": 2} if slot == "fusion" else {}
-    section = with_keys(section, **{key: {**value, "type": name, **needed}})
+    needed |= {k: setting(case).config[k] for k in FITTED.get(name, ())}
+    section = with_keys(section, **{key: {**value, "type": name, **needed}}, **setting(case).model)
+    if case == ("fusion", "add"):  # windows of two by two in this grid
+        section = with_keys(section, **{"anchors.count": 36})
     if case == ("vision", "hf"):
         section = with_keys(section, anchors={"type": "cls_topk", "count": 4})
     parsed(section)

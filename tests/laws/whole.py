@@ -36,8 +36,15 @@ def _systems() -> dict[str, Section]:
     add("saisa", anchors="none", bridge="projector", **JOINT, **{"band.queries": "text"})
     add("ee_mllm", anchors="none", bridge={"type": "ffn", "carry": True}, **JOINT)
     add("delta", bridge={"type": "low_rank", "rank": 3, "carry": True, "share": "band"}, **JOINT)
-    add("flamingo", sharing="separate", **{"band.at": "before", "band.gate": "tanh"})
-    add("cogagent", sharing="separate", **{"band.at": "after", "band.queries": "all"})
+    block = {"band.at": "before", "band.gate": "tanh"}
+    rows = {"type": "separate", "norm": "rows"}
+    narrow = rows | {"init": "random", "narrow": 2}
+    last = {"band.visible": "last"}
+    add("flamingo", anchors="none", sharing=narrow, **block, **{"band.ffn": "gelu"}, **last)
+    add("mllama", sharing=rows | {"qk_norm": True}, **block, **{"band.ffn": "gated"})
+    add("cogagent", sharing=narrow, **{"band.at": "after", "band.queries": "all"})
+    reduced = {"reducer": {"type": "drop", "layer": 2, "keep": 2}}
+    found["deepstack_fastv"] = with_keys(found["fusion.add"], **reduced)
     add("owl3", sharing="kv_copy", **{"band.gate": "text", "band.combine": "mix"})
     add("owl3_text", **{"band.gate": "text", "band.combine": "mix", "band.queries": "text"})
     add("lora_after", sharing="lora", **{"band.at": "after", "band.positions": "one"})
@@ -66,7 +73,23 @@ def _systems() -> dict[str, Section]:
     add("mean_late", reducer=[{"type": "late", "layer": 1}, {"type": "fastv", "by": "mean"}])
     add("image_first_before", prompt="image_first", **{"band.visible": "before"})
     add("band_everywhere", band={"every": 1})
+    add("own_fine", fine_connector="mlp2x_gelu")
+    small = found["connector.perceiver"]["connector"]
+    add("perceiver", anchors="none", fine_connector=small)
+    add("acformer_fine", connector=found["connector.acformer"]["connector"], fine_connector=small)
+    former = found["connector.qformer"]["connector"]
+    add("instructblip", connector=former, prompt="image_first", **NO_BAND)
+    add(
+        "blip2",
+        connector=former | {"question": False},
+        anchors={"type": "all", "cls": True},
+        **NO_BAND,
+    )
     add("own_rest", fine={"type": "all", "exclude_anchors": True, "cls": True})
+    add("tome", anchors="all", **{"vision.merge": 6})
+    adapts = {"type": "prumerge", "plus": True}
+    add("adapts_fastv", anchors=adapts, reducer={"type": "fastv", "keep": 2}, **JOINT)
+    add("adapts_late", anchors=adapts, reducer={"type": "late", "layer": 1})
     window = LANGUAGES["mistral"] | {"sliding_window": 6}
     for name, config in {**LANGUAGES, "mistral_window": window}.items():
         add(name, language={"type": "hf", "config": config})
@@ -120,6 +143,8 @@ class Sample:
     prompt: int
     """Rows up to the answer's first word."""
     pictures: tuple[int, ...]
+    question: tuple[int, ...] = ()
+    """Its words alone."""
 
 
 def sample(
@@ -137,7 +162,7 @@ def sample(
     for _ in pictures[1:]:
         ids += [7, 8, *rows]
     ids.append(ANSWER)
-    return Sample((*ids, *said), len(ids), tuple(pictures))
+    return Sample((*ids, *said), len(ids), tuple(pictures), tuple(question))
 
 
 def inputs(
@@ -156,6 +181,13 @@ def inputs(
     batch: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
     if upto == "end":
         batch["labels"] = labels
+    if model.spec.reads_question:
+        longest = max(len(s.question) for s in samples)
+        words = torch.full((len(samples), longest), PAD)
+        for b, s in enumerate(samples):
+            at = slice(0, len(s.question)) if side == "right" else slice(-len(s.question), None)
+            words[b, at] = torch.tensor(s.question)
+        batch |= {"question_ids": words, "question_mask": (words != PAD).long()}
     shown = [p for s in samples for p in s.pictures]
     if shown:
         pixels = draw(max(shown) + 1, 3, *[model.config.spec.vision.dims().image] * 2)
