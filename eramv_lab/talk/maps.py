@@ -88,7 +88,7 @@ def looks_of(talker: Talker, question: Question, answer: Answer) -> list[Look]:
     words = asked(inputs.get("question_ids"), inputs.get("question_mask"), counts)
     sight = model.look(patches, words)
     crosses: dict[int, Tensor] = {}
-    if model.spec.band and model.spec.fusion.queries != "visual":
+    if model.spec.readers and model.spec.fusion.queries != "visual":
         crosses = _crosses(model, inputs, answer.ids)
     means = _scale(talker.processor.image_processor)
     return [

@@ -36,8 +36,15 @@ def _systems() -> dict[str, Section]:
     add("saisa", anchors="none", bridge="projector", **JOINT, **{"band.queries": "text"})
     add("ee_mllm", anchors="none", bridge={"type": "ffn", "carry": True}, **JOINT)
     add("delta", bridge={"type": "low_rank", "rank": 3, "carry": True, "share": "band"}, **JOINT)
-    add("flamingo", sharing="separate", **{"band.at": "before", "band.gate": "tanh"})
-    add("cogagent", sharing="separate", **{"band.at": "after", "band.queries": "all"})
+    block = {"band.at": "before", "band.gate": "tanh"}
+    rows = {"type": "separate", "norm": "rows"}
+    narrow = rows | {"init": "random", "narrow": 2}
+    last = {"band.visible": "last"}
+    add("flamingo", anchors="none", sharing=narrow, **block, **{"band.ffn": "gelu"}, **last)
+    add("mllama", sharing=rows | {"qk_norm": True}, **block, **{"band.ffn": "gated"})
+    add("cogagent", sharing=narrow, **{"band.at": "after", "band.queries": "all"})
+    reduced = {"reducer": {"type": "drop", "layer": 2, "keep": 2}}
+    found["deepstack_fastv"] = with_keys(found["fusion.add"], **reduced)
     add("owl3", sharing="kv_copy", **{"band.gate": "text", "band.combine": "mix"})
     add("owl3_text", **{"band.gate": "text", "band.combine": "mix", "band.queries": "text"})
     add("lora_after", sharing="lora", **{"band.at": "after", "band.positions": "one"})
