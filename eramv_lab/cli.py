@@ -11,9 +11,17 @@ from typing import Annotated
 import typer
 
 from eramv_lab import __version__, cli_models, cli_talk
-from eramv_lab.cli_args import ArmNames, AsJson, Overrides, RecipePath, Runs, load
+from eramv_lab.cli_args import (
+    ArmNames,
+    AsJson,
+    Overrides,
+    RecipePath,
+    Runs,
+    load,
+    print_unreached,
+)
 from eramv_lab.cli_data import data_app
-from eramv_lab.errors import LabError
+from eramv_lab.errors import LabError, Problem, UserError
 from eramv_lab.recipe import complete
 
 app = typer.Typer(
@@ -127,6 +135,7 @@ def cost(
         print(json.dumps({"arms": flat} if loaded.has_arms else flat["main"], indent=1))
     else:
         print_costs(costs)
+        print_unreached(loaded, arm)
 
 
 @app.command()
@@ -140,15 +149,18 @@ def check(recipe: RecipePath, overrides: Overrides = None, arm: ArmNames = None)
         return
     loaded = load(recipe, overrides, arm)
     from eramv_lab.cost.show import facts
-    from eramv_lab.recipe.diff import differences
+    from eramv_lab.recipe.diff import ABSENT, differences
 
     arms = [loaded.arm(name) for name in arm or loaded.arms]
     differ = differences([{**one.plain, "matched": {}} for one in arms])
     for place, one in enumerate(arms):
         print(f"{one.name} [{one.hash}]  {facts(one)}")
         for key, values in differ.items():
+            if loaded.league and values[place] == ABSENT:
+                continue  # of so many systems, the keys of others
             like = f"  (FLOPs of {one.matched[key]})" if key in one.matched else ""
             print(f"    {key}: {values[place]}{like}")
+    print_unreached(loaded, arm)
     seeds = ", ".join(map(str, loaded.seeds))
     print(f"ok: {loaded.path}, {len(arms)} arm(s), seeds {seeds}")
 
@@ -156,10 +168,19 @@ def check(recipe: RecipePath, overrides: Overrides = None, arm: ArmNames = None)
 @app.command("list")
 def list_components(
     slot: Annotated[
-        str | None, typer.Argument(help="Only this slot.", autocompletion=complete.slots)
+        str | None,
+        typer.Argument(help="Only this slot; or `systems`.", autocompletion=complete.slots),
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Systems as plain JSON.")] = False,
 ) -> None:
-    """List the slots and the components that can fill them."""
+    """List the slots and the components that can fill them; or the systems in experiments/."""
+    if slot == "systems":
+        from eramv_lab.cost.systems import print_systems
+
+        print_systems(as_json)
+        return
+    if as_json:
+        raise UserError(Problem(message="only systems are listed as JSON", key="--json"))
     from eramv_lab.recipe.describe import print_slots
 
     print_slots(slot)
@@ -170,7 +191,7 @@ def describe(
     name: Annotated[
         str,
         typer.Argument(
-            help="A component (name or slot/name), a slot, or a section of recipes.",
+            help="A component (name or slot/name), a slot, a section, or a system.",
             autocompletion=complete.components,
         ),
     ],

@@ -1,7 +1,8 @@
 """What a recipe costs, in closed form: exact FLOPs, parameters and bytes, without torch or weights.
 
 1 MAC is 2 FLOPs; products of matrices and convolutions only; attention full square; a sample has
-one image; `text_tokens` counts every row of the sequence that is not visual, BOS included.
+one image; `text_tokens` counts every row of the sequence that is not visual, BOS included. Where a
+selector keeps fewer rows of some images than of others, it is the image with the most.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class Cost:
     activation_bytes: int
     """Estimate of what the decoder keeps for the backward pass, without checkpointing."""
     visual_tokens: int
-    """Visual rows in the sequence."""
+    """Visual rows in the sequence; the most of an image, where a selector keeps fewer of some."""
     fine_tokens: int
     """Fine features that a band layer reads."""
     text_tokens: int
@@ -154,6 +155,11 @@ def price(
     )
 
 
+def prefill_flops(spec: ModelSpec, text_tokens: int) -> int:
+    """FLOPs of the whole prefill alone: `price(...).prefill`, which a search asks for often."""
+    return sum(step.op.flops for step in prefill(spec, text_tokens))
+
+
 def count_parameters(spec: ModelSpec) -> dict[str, int]:
     """Parameters by the role that trains them."""
     dims = spec.dims()
@@ -177,8 +183,11 @@ def count_parameters(spec: ModelSpec) -> dict[str, int]:
 def kv_values(spec: ModelSpec, text_tokens: int) -> int:
     """Numbers in the caches of one sample after the prefill."""
     dims = spec.dims()
-    rows = sum(rows_by_layer(spec, text_tokens)) + len(spec.band) * dims.fine
-    return 2 * rows * dims.language.kv_width
+    own = sum(rows_by_layer(spec, text_tokens)) * dims.language.kv_width
+    if not spec.readers:
+        return 2 * own
+    read = len(spec.readers) * dims.fine * spec.sharing.heads_of(dims.language).kv_width
+    return 2 * (own + read)
 
 
 def kept_values(spec: ModelSpec, text_tokens: int, supervised_tokens: int) -> int:
@@ -186,17 +195,22 @@ def kept_values(spec: ModelSpec, text_tokens: int, supervised_tokens: int) -> in
 
     A row keeps the input and the output of both norms, q, k, v and the heads' output, and four
     inner vectors of the feed-forward; a fine feature in a band layer, or a frozen row, its input,
-    its normed form, k and v. The tower, the connector and the bridge's inside are left out.
+    its normed form, k and v. The tower, the connector, the bridge's inside and a band's
+    feed-forward are left out.
     """
     dims = spec.dims()
     language = dims.language
     row = 2 * language.width + 2 * language.query_width + 4 * language.ffn  # of a live one
-    fine = 2 * language.width + 2 * language.kv_width
-    read = 2 * language.query_width  # the band's queries and its heads' output
+    still = 2 * language.width + 2 * language.kv_width
     rows, live = rows_by_layer(spec, text_tokens), live_by_layer(spec, text_tokens)
-    band = sum(dims.fine * fine + live[layer] * read for layer in spec.band)
+    band = 0
+    if spec.readers:
+        heads = spec.sharing.heads_of(language)
+        fine = 2 * language.width + 2 * heads.kv_width
+        read = 2 * heads.query_width  # the band's queries and its heads' output
+        band = sum(dims.fine * fine + live[layer] * read for layer in spec.readers)
     return (
-        sum(rows) * fine
+        sum(rows) * still
         + sum(live) * row
         + band
         + supervised_tokens * (language.width + language.vocab)

@@ -61,7 +61,7 @@ def decode(spec: ModelSpec, text_tokens: int) -> list[Op]:
     ops: list[Op] = []
     for layer, rows in enumerate(rows_by_layer(spec, text_tokens)):
         ops += [*projections(language, 1, layer), self_attention(language, 1, rows + 1, layer)]
-        if layer in spec.band and spec.fusion is not None:
+        if layer in spec.readers:
             ops += spec.fusion.decode_ops(language, dims.fine, layer, spec.sharing)
         ops += [output(language, 1, layer), *feed_forward(language, 1, layer)]
     return [*ops, _head(language, 1)]
@@ -100,9 +100,11 @@ class Walk:
         for layer, rows in enumerate(self.rows):
             self.reduce(layer)
             live = self.live[layer]
-            if layer in spec.band:
+            if layer in spec.readers:
                 self.band_layer(layer, rows, live, once)
             else:
+                if layer in spec.band:  # the fine features are added to rows
+                    self.sequence |= self.memory
                 asked = self.asked(layer, rows, live)
                 heads = self.attention(self_attention(language, live, rows, layer), *asked)
                 self.sequence |= self.linear(output(language, live, layer), heads)
@@ -220,7 +222,7 @@ class Walk:
         language, fusion = self.dims.language, self.spec.fusion
         read = self.keys_values(layer, bridged)
         if fusion.at == "before":
-            self.sequence |= self.read(layer, live, False, read)
+            self.own_step(layer, live, read)
         queries, *own = self.asked(layer, rows, live)
         if self.joint:
             own = read = [a or b for a, b in zip(own, read, strict=True)]
@@ -230,7 +232,15 @@ class Walk:
         out = self.linear(output(language, live, layer), heads or (found and one_output))
         self.sequence |= found or out
         if fusion.at == "after":
-            self.sequence |= self.read(layer, live, False, read)
+            self.own_step(layer, live, read)
+
+    def own_step(self, layer: int, rows: int, keys_values: Sequence[bool]) -> None:
+        """The band's reading as a step of its own, and the feed-forward behind it."""
+        self.sequence |= self.read(layer, rows, False, keys_values)
+        ops = self.spec.fusion.ffn_ops(self.dims.language, rows, layer)
+        if ops:  # behind a norm of the band's own
+            needed = self.sequence or "band" in self.trained
+            self.sequence |= self.feed_forward(ops, needed)
 
     def keys_values(self, layer: int, bridged: bool) -> list[bool]:
         """Bridge, then keys and values of the fine features; whether each asks for a gradient."""
@@ -238,8 +248,7 @@ class Walk:
         memory = self.memory if bridged else self.bridge(layer, self.memory)
         if spec.bridge is not None and spec.bridge.carry:
             self.memory = memory
-        norm = "band" if getattr(spec.sharing, "own_norm", False) else "language"
-        normed = inner = memory or norm in self.trained
+        normed = inner = memory or spec.sharing.memory_norm in self.trained
         asked = [normed, normed]
         for op in spec.fusion.memory_ops(self.dims.language, self.dims.fine, layer, spec.sharing):
             if op.weights:  # the layer's own keys and values
@@ -255,15 +264,17 @@ class Walk:
         Maps of flow `sequence` make queries, beside self-attention's `queries`, and gates; those
         of flow `memory` take what was read.
         """
-        spec, language = self.spec, self.dims.language
-        ops = spec.fusion.row_ops(language, rows, self.dims.fine, layer, spec.sharing)
+        spec, fusion, language = self.spec, self.spec.fusion, self.dims.language
+        ops = fusion.row_ops(language, rows, self.dims.fine, layer, spec.sharing)
         read = next(i for i, op in enumerate(ops) if op.kind == "attention")
         before = [op for op in ops[:read] if op.flow != "memory"]
-        queries = self.in_turn(before, self.sequence) or (queries and spec.sharing.shared_query)
+        normed = self.sequence
+        if fusion.at != "parallel":  # a step of its own may have a norm of its own
+            normed |= spec.sharing.row_norm == "band" and "band" in self.trained
+        queries = self.in_turn(before, normed) or (queries and spec.sharing.shared_query)
         heads = self.attention(ops[read], queries, *keys_values)
-        gated = any([self.linear(op, self.sequence) for op in ops[read + 1 :]])
-        gates = spec.fusion.parameters(language, spec.sharing) - spec.sharing.parameters(language)
-        heads |= gated or (gates > 0 and "band" in self.trained)
+        gated = any([self.linear(op, normed) for op in ops[read + 1 :]])
+        heads |= gated or (fusion.gate != "none" and "band" in self.trained)
         return self.in_turn([op for op in ops[:read] if op.flow == "memory"], heads) or heads
 
     def in_turn(self, ops: Sequence[Op], needed: bool) -> bool:

@@ -126,8 +126,9 @@ class Work:
         return self.attn.o_proj(heads) + self._only_readers(out_BSD)
 
     def own_step(self, hidden_BSD: Tensor) -> Tensor:
-        """The band as a step of its own, before or after self-attention: [B,S,D]."""
-        normed_BSD, attn = self.layer.input_layernorm(hidden_BSD), self.attn
+        """The rows after the band's own step, before or after self-attention: [B,S,D]."""
+        sharing, attn = self.band.sharing, self.attn
+        normed_BSD = sharing.norm_rows(self.layer, hidden_BSD)
         if self.band.shared_query:
             plain = split_heads(attn.q_proj(normed_BSD), attn.head_dim)
             if hasattr(attn, "q_norm"):
@@ -136,8 +137,12 @@ class Work:
         else:
             self.plain_BHSd = normed_BSD.new_empty(0)
         read_BSE, _ = self._read(normed_BSD)
-        out_BSD = self.band.sharing.out(self.layer, read_BSE)
-        return self._only_readers(project_out(self.layer, read_BSE) if out_BSD is None else out_BSD)
+        out_BSD = sharing.out(self.layer, read_BSE)
+        out_BSD = project_out(self.layer, read_BSE) if out_BSD is None else out_BSD
+        hidden_BSD = hidden_BSD + self._only_readers(out_BSD)
+        if self.band.ffn is None:
+            return hidden_BSD
+        return hidden_BSD + self._only_readers(self.band.ffn(hidden_BSD))
 
     def _read(self, normed_BSD: Tensor) -> tuple[Tensor, Any]:
         """The gated heads of the band [B,S,H*d], and the gate."""
@@ -147,7 +152,14 @@ class Work:
         if reading.rope is not None:
             query = rotate(query, self.live_rope)
         key, value = self._memory()
-        heads, self.cross_map = self._call(query, key, value, reading.mask_B1SM, causal=False)
+        heads, self.cross_map = self._call(
+            query,
+            key,
+            value,
+            reading.mask_B1SM,
+            causal=False,
+            scaling=band.sharing.scaling(self.layer),
+        )
         gate: Any = 1
         if band.gate is not None:
             gate = band.gate(normed_BSD)
@@ -198,7 +210,14 @@ class Work:
         return heads
 
     def _call(
-        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, causal: bool
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        *,
+        causal: bool,
+        scaling: float | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """The config's attention function: heads [B,S,H*d], and weights where it gives them."""
         attn = self.attn
@@ -219,7 +238,7 @@ class Work:
             value,
             mask,
             dropout=attn.attention_dropout if attn.training else 0.0,
-            scaling=attn.scaling,
+            scaling=attn.scaling if scaling is None else scaling,
             **extra,
         )
         return heads.reshape(*heads.shape[:2], -1), weights

@@ -36,6 +36,7 @@ def run_layers(
     events: Sequence[Event],
     fusion: AttendConfig | None,
     memory: Memory | None,
+    added: Mapping[int, Tensor],
     bridge: nn.Module | None,
     carry: bool,
     past: StreamCache | None,
@@ -45,7 +46,8 @@ def run_layers(
     """All layers of `language` (a bare transformers decoder) and its final norm, over `rows`.
 
     The first rows of a cache open its stages; later ones (decoding, a second turn) go through
-    the stages that stand in it. `bridge` is the one that all band layers share, if any.
+    the stages that stand in it. `bridge` is the one that all band layers share, if any; `added`
+    what is added to rows of the input before a layer.
     """
     prefill = past is None or past.record.seen == 0
     events = events if prefill else ()
@@ -63,6 +65,8 @@ def run_layers(
         elif i in later:
             later[i].extend(rows.valid_BS, rows.hidden_BSD.shape[1])
             loop.new_stage(later[i])
+        if i in added:
+            rows.hidden_BSD = rows.hidden_BSD + pick(added[i], rows.rows_BS)
         asked = loop.asked_in(i, events)
         frozen = any(e.layer == i and e.kind == "freeze" for e in events)
         live = loop.live() if frozen and rows.each else None

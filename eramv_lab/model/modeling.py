@@ -13,6 +13,7 @@ from transformers import GenerationMixin, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from eramv_lab.model.add import additions
 from eramv_lab.model.arrange import (
     arrange,
     count_images,
@@ -79,7 +80,7 @@ class EramvForConditionalGeneration(  # pyright: ignore[reportIncompatibleMethod
         self.shared_bridge = None
         if share:
             self.shared_bridge = build_part("bridge", spec.bridge, dims, seed, "bridge")
-        for i in spec.band:
+        for i in spec.readers:
             self.language_model.layers[i].band = build_band(spec, seed, i)
             for module in self.language_model.layers[i].band.modules():
                 module._is_hf_initialized = True  # or the language model's rule would start it over
@@ -111,7 +112,7 @@ class EramvForConditionalGeneration(  # pyright: ignore[reportIncompatibleMethod
     @torch.no_grad()
     def reset_band_from_language(self) -> None:
         """Start the band's own weights from the layers they stand in, as their sharing says."""
-        for i in self.spec.band:
+        for i in self.spec.readers:
             layer = self.language_model.layers[i]
             layer.band.sharing.reset_from(layer)  # on meta too: a norm's epsilon is no weight
 
@@ -235,7 +236,7 @@ class EramvForConditionalGeneration(  # pyright: ignore[reportIncompatibleMethod
             past=past,
         )
         memory = None
-        if sight is not None:
+        if sight is not None and self.spec.readers:
             memory = remember(sight, layout, counts, self.spec)
         target_BT = None if labels is None else functional.pad(labels[:, 1:], (0, 1), value=-100)
         embed = self.language_model.embed_tokens
@@ -255,6 +256,7 @@ class EramvForConditionalGeneration(  # pyright: ignore[reportIncompatibleMethod
             events=events,
             fusion=self.spec.fusion,
             memory=self._bridged(memory),
+            added=additions(sight, layout, self.spec),
             bridge=self.shared_bridge if self.spec.bridge and self.spec.bridge.carry else None,
             carry=bool(self.spec.bridge and self.spec.bridge.carry),
             past=past,

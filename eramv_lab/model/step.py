@@ -17,14 +17,14 @@ from eramv_lab.slots.sharing import Shared
 
 
 class Band(nn.Module):
-    """What a band layer has beside the language model's own: sharing, bridge, gate."""
+    """What a band layer has beside the language model: sharing, bridge, gate, feed-forward."""
 
     def __init__(
         self,
         config: AttendConfig,
         sharing: Shared,
         bridge: nn.Module | None,
-        gate: nn.Module | None,
+        parts: nn.ModuleDict,
         shared_query: bool,
     ) -> None:
         super().__init__()
@@ -32,7 +32,8 @@ class Band(nn.Module):
         self.shared_query = shared_query
         self.sharing = sharing
         self.bridge = bridge
-        self.gate = gate
+        own = dict(parts.items())
+        self.gate, self.ffn = own.get("gate"), own.get("ffn")
 
 
 class StepOutput(NamedTuple):
@@ -86,14 +87,14 @@ class Step:
         at = self.band.config.at if reading is not None else "none"
         rows_BSD = hidden_states if live is None else pick(hidden_states, live.index_BL)
         if at == "before":
-            rows_BSD = rows_BSD + work.own_step(rows_BSD)
+            rows_BSD = work.own_step(rows_BSD)
             hidden_states = rows_BSD if live is None else live.put(hidden_states, rows_BSD)
         normed_BSD = self.input_layernorm(hidden_states)
         asking_BSD = normed_BSD if live is None else pick(normed_BSD, live.index_BL)
         scores = work.project(normed_BSD, asking_BSD, rankings, visible_BS)
         rows_BSD = rows_BSD + work.attend(asking_BSD, cross=at == "parallel")
         if at == "after":
-            rows_BSD = rows_BSD + work.own_step(rows_BSD)
+            rows_BSD = work.own_step(rows_BSD)
         rows_BSD = rows_BSD + self.mlp(self.post_attention_layernorm(rows_BSD))
         weights = work.self_map, work.cross_map
         if live is not None:

@@ -72,8 +72,8 @@ def overrides(incomplete: str) -> list[str]:
 
 
 def slots(incomplete: str) -> list[str]:
-    """Slots."""
-    return [slot for slot in SLOTS if slot.startswith(incomplete)]
+    """Slots, and the systems."""
+    return [slot for slot in (*SLOTS, "systems") if slot.startswith(incomplete)]
 
 
 def studies(incomplete: str) -> list[str]:

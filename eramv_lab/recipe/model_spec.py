@@ -96,6 +96,11 @@ class ModelSpec:
         """Whether a connector reads what is asked."""
         return reads_question(self)
 
+    @property
+    def readers(self) -> tuple[int, ...]:
+        """Layers of the band, where they attend to the fine features."""
+        return self.band if self.fusion is not None and self.fusion.reads else ()
+
     def events(self) -> tuple[Any, ...]:
         """What the reducers do, in order of layer."""
         dims = self.dims()

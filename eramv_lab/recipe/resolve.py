@@ -11,6 +11,7 @@ from typing import Any
 from eramv_lab.errors import InfeasibleError, Problem, UserError
 from eramv_lab.recipe.arms import INSIDE, OUTSIDE, TOP, Arm, Resolver
 from eramv_lab.recipe.expect import check_expect
+from eramv_lab.recipe.league import League
 from eramv_lab.recipe.load import Document, read_recipe
 from eramv_lab.recipe.match import NoMatch, Solver, equal_flops
 from eramv_lab.recipe.nodes import Node, find, to_data
@@ -36,11 +37,17 @@ class Recipe:
     plugins: tuple[str, ...] = ()
     system: System | None = None
     """The published system that it is, where its file says so."""
+    league: League | None = None
+    """What its arms are, where they are those of a league."""
     has_arms: bool = True
     """Whether the file names arms; otherwise there is one, called `main`."""
 
     def arm(self, name: str) -> Arm:
-        """The arm called `name`. Raises UserError with the nearest name."""
+        """The arm called `name`. Raises UserError with the nearest name, InfeasibleError for one of
+        a league that its system cannot reach.
+        """
+        if self.league and name in self.league.unreached:
+            raise InfeasibleError(f"{name}: not reached: {self.league.unreached[name]}")
         if name not in self.arms:
             raise UserError(choice(f"{self.path} has no arm {name!r}", name, self.arms))
         return self.arms[name]
@@ -105,6 +112,9 @@ def resolve_document(
             problems.append(Problem(message=message, file=node.mark.file, line=node.mark.line))
     resolver = Resolver(document, solver)
     arms = resolver.resolve()
+    league = document.league
+    if league is not None:
+        league = replace(league, unreached=resolver.unreached(league.arms))
     problems += resolver.problems
     expect = top.get("expect") or {}
     found = []
@@ -128,6 +138,7 @@ def resolve_document(
         expect=expect,
         plugins=plugins,
         system=system,
+        league=league,
         has_arms=has_arms,
     )
 

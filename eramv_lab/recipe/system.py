@@ -32,6 +32,11 @@ class Knob:
         plain: dict[str, Any] = {"key": self.key, "from": self.low}
         return plain | ({} if self.high is None else {"to": self.high}) | {"step": self.step}
 
+    def render(self) -> str:
+        """On one line, for a reader."""
+        ends = f"from {self.low:g}" + ("" if self.high is None else f" to {self.high:g}")
+        return f"{self.key} {ends}" + ("" if self.step == 1 else f" by {self.step:g}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class System:

@@ -223,6 +223,7 @@ def _write_study(recipe: Recipe, root: Path, seeds: Sequence[int] | None) -> Non
         "arms": list(recipe.arms),
         "seeds": list(known),
         "expect": recipe.expect,
+        **({"league": recipe.league.to_plain()} if recipe.league else {}),
         "mlflow": before.get("mlflow", {}),
     }
     write_text(root / "recipe.yaml", _yaml(recipe.to_plain()))

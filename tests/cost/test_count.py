@@ -10,6 +10,7 @@ from eramv_lab.cost.count import (
     count_parameters,
     count_prefill,
     count_train,
+    inputs,
     meta_model,
 )
 from eramv_lab.cost.formula import price
@@ -51,6 +52,11 @@ VARIANTS = {
     "skip": {"connector": {"type": "mlp2x_gelu", "skip": True}},
     "linear": {"connector": "linear"},
     "no_bridge": {"bridge": "none"},
+    "add": {
+        "anchors": {"type": "pool", "count": 36},
+        "band": {"start": 1, "length": 4, "type": "add"},
+        "bridge": "none",
+    },
     "bridge_once": {"bridge": {"type": "mlp", "share": "band"}},
     "bridge_carried": {"bridge": {"type": "low_rank", "share": "band", "carry": True}},
     "bridge_ffn": {"bridge": {"type": "ffn", "carry": True}},
@@ -59,6 +65,19 @@ VARIANTS = {
     "kv_copy": {"sharing": "kv_copy"},
     "separate": {"sharing": "separate"},
     "lora": {"sharing": "lora"},
+    "flamingo": {
+        "band": {**BAND, "at": "before", "gate": "tanh", "ffn": "gelu", "visible": "last"},
+        "sharing": {"type": "separate", "init": "random", "norm": "rows", "narrow": 4},
+    },
+    "mllama": {
+        "band": {**BAND, "at": "before", "gate": "channel", "ffn": "gated"},
+        "sharing": {"type": "separate", "norm": "rows", "qk_norm": True},
+    },
+    "ungated": {"band": {**BAND, "at": "after", "ffn": "gelu"}},
+    "after_text_rows": {
+        "band": {**BAND, "at": "after", "gate": "text"},
+        "sharing": {"type": "separate", "norm": "rows"},
+    },
     "after": {"band": {**BAND, "at": "after"}},
     "before_separate": {"band": {**BAND, "at": "before"}, "sharing": "separate"},
     "after_lora": {"band": {**BAND, "at": "after"}, "sharing": "lora"},
@@ -160,6 +179,25 @@ def test_formula_equals_count(name):
 def test_the_lowest_part_that_learns_decides(name, roles):
     spec = tiny(**VARIANTS[name])
     check_training(spec, meta_model(spec), 20, roles)
+
+
+@pytest.mark.parametrize("roles", [{"band": "full"}, {"connector": "full"}])
+@pytest.mark.parametrize("name", ["flamingo", "mllama", "ungated", "after_text_rows"])
+def test_a_step_of_its_own_learns_with_what_is_below_it_or_alone(name, roles):
+    spec = tiny(**VARIANTS[name])
+    check_training(spec, meta_model(spec), 20, roles)
+
+
+@pytest.mark.parametrize("name", ["before_separate", "flamingo", "mllama"])
+def test_the_cache_holds_the_heads_that_the_band_has(name):
+    spec = tiny(**VARIANTS[name])
+    with torch.no_grad():
+        given = inputs(model := meta_model(spec), 20)
+        past = model(**given, use_cache=True).past_key_values
+    halves = past.self_attention_cache, past.cross_attention_cache
+    held = sum(x.numel() for h in halves for one in h.layers for x in (one.keys, one.values)
+               if x is not None)  # fmt: skip
+    assert price(spec, text_tokens=20).kv_bytes == 2 * held
 
 
 @pytest.mark.parametrize(

@@ -180,18 +180,19 @@ def _sharing(module: Any, spec: ModelSpec, n: int, moved: Callable[..., Any]) ->
     dims, language = spec.dims(), spec.language.dims()
     memory_BMD = moved(draw(n, dims.fine, language.width))
     layer: Any = _layer(spec, memory_BMD)
-    rows_BSD = moved(draw(n, 7, language.width))
+    rows_BSD = module.norm_rows(layer, moved(draw(n, 7, language.width)))
     own = layer.self_attn.q_proj(rows_BSD).view(n, 7, -1, language.head_dim).transpose(1, 2)
     keys, values = module.keys_values(layer, memory_BMD)
-    heads_BSE = moved(draw(n, 7, language.query_width))
+    heads_BSE = moved(draw(n, 7, spec.sharing.heads_of(language).query_width))
     found = {"keys": keys, "values": values, "queries": module.query(layer, rows_BSD, own)}
     out = module.out(layer, heads_BSE)
     return found if out is None else found | {"out": out}
 
 
 def _fusion(module: Any, spec: ModelSpec, n: int, moved: Callable[..., Any]) -> dict[str, Tensor]:
-    factor = module(moved(draw(n, 7, spec.language.dims().width)))
-    return {"factor": factor if factor.ndim == 3 else factor.expand(n, 7, -1)}
+    rows_BSD = moved(draw(n, 7, spec.language.dims().width))
+    found = {name: part(rows_BSD) for name, part in module.items()}
+    return {k: part if part.ndim == 3 else part.expand(n, 7, -1) for k, part in found.items()}
 
 
 def _language(module: Any, spec: ModelSpec, n: int, moved: Callable[..., Any]) -> dict[str, Tensor]:

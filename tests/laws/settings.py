@@ -92,6 +92,13 @@ def turns(*values: Any, **model: Any) -> tuple[Turn, ...]:
 COUNT = {"count": Turn(6), "cls": Turn(False)}
 COUNT_NO_CLS = {"count": Turn(6), "cls": Turn(True)}
 SHARE = {"share": Turn("band"), "carry": Turn(True)}
+ADDED = {
+    "anchors": {"type": "pool", "count": 4},
+    "band.start": 0,
+    "band.length": 4,
+    "bridge": "none",
+}
+"""Four windows of two by two patches, one of each before each of the four layers."""
 MERGE = turns(6, [5, 4], **{"anchors.type": "norm"})
 OWN_FINE = {"fine_connector": "linear"}
 """Beside a connector that is not per token."""
@@ -198,8 +205,10 @@ SETTINGS: dict[str, dict[str, Setting]] = {
                 "visible": turns("before", "last"),
                 "at": turns("after", "before"),
                 "positions": turns("one", "grid", **{"prompt.positions": "grid"}),
+                "ffn": turns("gelu", "gated", **{"band.at": "before"}),
             }
-        )
+        ),
+        "add": Setting(model=ADDED),
     },
     "bridge": {
         "mlp": Setting(
@@ -217,7 +226,16 @@ SETTINGS: dict[str, dict[str, Setting]] = {
         "shared": Setting(),
         "own_norm": Setting(),
         "kv_copy": Setting(),
-        "separate": Setting(options={"init": Turn("random", start=True)}),
+        "separate": Setting(
+            config={"init": "random"},
+            model={"band.at": "after"},
+            options={
+                "init": Turn("copy", start=True),
+                "norm": Turn("rows"),
+                "qk_norm": Turn(True),
+                "narrow": Turn(2),
+            },
+        ),
         "lora": Setting(config={"rank": 3}, options={"rank": Turn(4), "alpha": Turn(4.0)}),
     },
     "reducer": {

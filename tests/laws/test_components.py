@@ -32,6 +32,10 @@ FLOATS = ("row", "logits")
 """Where CLS looks may stay in float32."""
 Built = tuple[Case, dict[str, Any]]
 GATES = [(("fusion", "attend"), {"gate": gate}) for gate in ("tanh", "channel", "text")]
+FEEDS = [
+    (("fusion", "attend"), {"ffn": ffn, "gate": gate, "at": "before"})
+    for ffn, gate in (("gelu", "tanh"), ("gated", "channel"), ("gelu", "none"))
+]
 FAMILIES = [(("language", "hf"), {"config": config}) for config in LANGUAGES.values()]
 TURNED: list[Built] = [
     (case, {name: turn.to})
@@ -40,7 +44,7 @@ TURNED: list[Built] = [
     for name, turn in turned(case)
 ]
 MADE: list[Built] = [(case, {}) for case in CASES if case[0] in MODULES and case[0] != "fusion"]
-MADE += [*GATES, *FAMILIES[1:], *TURNED]
+MADE += [*GATES, *FEEDS, *FAMILIES[1:], *TURNED]
 
 
 def _id(built: Built) -> str:
@@ -93,7 +97,7 @@ def test_shape_dtype_and_device(built: Built):
 
 def expect_shapes(case: Case, spec: Any, found: dict[str, Tensor]) -> None:
     dims, language = spec.dims(), spec.language.dims()
-    d, kv = language.head_dim, language.kv_heads
+    d, kv = spec.sharing.heads_of(language).head_dim, language.kv_heads
     connected = spec.connector_rows() if spec.connector.per_token else dims.visual
     rows = {
         "vision": {
@@ -126,7 +130,8 @@ def expect_shapes(case: Case, spec: Any, found: dict[str, Tensor]) -> None:
     }
     for name, tensor in found.items():
         if case[0] == "fusion":
-            assert tensor.shape[:2] == (2, 7) and tensor.shape[2] in (1, language.query_width)
+            widths = (1, language.query_width) if name == "gate" else (language.width,)
+            assert tensor.shape[:2] == (2, 7) and tensor.shape[2] in widths
         else:
             assert tensor.shape == (2, *rows[case[0]][name]), name
     if case[0] == "anchors":

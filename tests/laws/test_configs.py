@@ -81,6 +81,8 @@ def test_the_defaults_check_clean(case: Case):
     value = {"start": 2, "length": 2} if slot == "fusion" else {}
     needed |= {k: setting(case).config[k] for k in FITTED.get(name, ())}
     section = with_keys(section, **{key: {**value, "type": name, **needed}}, **setting(case).model)
+    if case == ("fusion", "add"):  # windows of two by two in this grid
+        section = with_keys(section, **{"anchors.count": 36})
     if case == ("vision", "hf"):
         section = with_keys(section, anchors={"type": "cls_topk", "count": 4})
     parsed(section)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -36,8 +37,15 @@ def _systems() -> dict[str, Section]:
     add("saisa", anchors="none", bridge="projector", **JOINT, **{"band.queries": "text"})
     add("ee_mllm", anchors="none", bridge={"type": "ffn", "carry": True}, **JOINT)
     add("delta", bridge={"type": "low_rank", "rank": 3, "carry": True, "share": "band"}, **JOINT)
-    add("flamingo", sharing="separate", **{"band.at": "before", "band.gate": "tanh"})
-    add("cogagent", sharing="separate", **{"band.at": "after", "band.queries": "all"})
+    block = {"band.at": "before", "band.gate": "tanh"}
+    rows = {"type": "separate", "norm": "rows"}
+    narrow = rows | {"init": "random", "narrow": 2}
+    last = {"band.visible": "last"}
+    add("flamingo", anchors="none", sharing=narrow, **block, **{"band.ffn": "gelu"}, **last)
+    add("mllama", sharing=rows | {"qk_norm": True}, **block, **{"band.ffn": "gated"})
+    add("cogagent", sharing=narrow, **{"band.at": "after", "band.queries": "all"})
+    reduced = {"reducer": {"type": "drop", "layer": 2, "keep": 2}}
+    found["deepstack_fastv"] = with_keys(found["fusion.add"], **reduced)
     add("owl3", sharing="kv_copy", **{"band.gate": "text", "band.combine": "mix"})
     add("owl3_text", **{"band.gate": "text", "band.combine": "mix", "band.queries": "text"})
     add("lora_after", sharing="lora", **{"band.at": "after", "band.positions": "one"})
@@ -83,6 +91,9 @@ def _systems() -> dict[str, Section]:
     adapts = {"type": "prumerge", "plus": True}
     add("adapts_fastv", anchors=adapts, reducer={"type": "fastv", "keep": 2}, **JOINT)
     add("adapts_late", anchors=adapts, reducer={"type": "late", "layer": 1})
+    add("adapts_shortv", anchors=adapts, reducer={"type": "shortv", "active": 0})
+    scarce = sparse | {"keep": [2, 1], "positions": "keep"}
+    add("adapts_sparsevlm", anchors=adapts, prompt="image_first", reducer=scarce)
     window = LANGUAGES["mistral"] | {"sliding_window": 6}
     for name, config in {**LANGUAGES, "mistral_window": window}.items():
         add(name, language={"type": "hf", "config": config})
@@ -112,6 +123,13 @@ def _systems() -> dict[str, Section]:
 
 
 SYSTEMS = _systems()
+FULL = {
+    *("llama_hidrop", "llama_pyramid", "qwen3_pyramid", "qwen3_shortv_after", "owl3_shortv"),
+    *("joint_pyramid", "joint_shortv", "grid_repack", "one_repack", "mean_late", "late_exit"),
+    *("sparsevlm_plain", "adapts_shortv", "adapts_sparsevlm"),
+}
+"""Systems that the full tier alone goes through."""
+EACH = [pytest.param(name, marks=pytest.mark.slow) if name in FULL else name for name in SYSTEMS]
 OPTIONS: dict[str, Section] = {
     f"{'.'.join(case)}-{name}-{i}": with_keys(section_of(case, **{name: turn.to}), **turn.model)
     for case in CASES
