@@ -120,7 +120,8 @@ def price(
     """The cost of `spec` for one image and `text_tokens` rows of text.
 
     Args:
-        text_tokens: rows of the sequence that are not visual.
+        text_tokens: rows of the sequence that are not visual; all of them are the question to a
+            connector that reads it.
         supervised_tokens: positions with a label in a training sample; the head runs on these.
         batch: samples side by side, for the bytes.
         train: treatment (`full`, `frozen`, `{lora: ...}`) by role; a role that is not named stays

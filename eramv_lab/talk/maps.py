@@ -14,7 +14,7 @@ from torch import Tensor
 
 from eramv_lab.errors import UserError
 from eramv_lab.model.sight import Sight, asked
-from eramv_lab.registry import ANCHORS
+from eramv_lab.registry import ANCHORS, CONNECTOR
 
 if TYPE_CHECKING:
     from eramv_lab.talk.talker import Answer, Question, Seen, Talker
@@ -52,11 +52,15 @@ class Look:
     band: tuple[int, ...]
     queries: str
     """Which rows read: all, text, visual; `none` without a band."""
+    connector: str = ""
+    """Its name, where the rows of the sequence are its own and no rows of the image."""
 
     def caption(self) -> str:
         """Its anchors in words."""
         if self.selector == "none":
             return "anchors none: no row of the image in the sequence"
+        if self.connector:
+            return f"{self.connector}: {self.rows} rows of its own, made of the whole image"
         if self.selector == "all":
             return f"anchors all: every patch is in the sequence, {self.rows} rows"
         if not self.anchors:
@@ -88,7 +92,9 @@ def looks_of(talker: Talker, question: Question, answer: Answer) -> list[Look]:
     words = asked(inputs.get("question_ids"), inputs.get("question_mask"), counts)
     sight = model.look(patches, words)
     crosses: dict[int, Tensor] = {}
-    if model.spec.readers and model.spec.fusion.queries != "visual":
+    fine = model.spec.fine_connector
+    placed = fine is None or not fine.own_rows  # else what is read has no place in the image
+    if model.spec.readers and model.spec.fusion.queries != "visual" and placed:
         crosses = _crosses(model, inputs, answer.ids)
     means = _scale(talker.processor.image_processor)
     return [
@@ -153,6 +159,7 @@ def _look(
         layers=tuple(layers),
         band=tuple(spec.band),
         queries="none" if spec.fusion is None else spec.fusion.queries,
+        connector=CONNECTOR.of(made).name if (made := spec.connector) and made.own_rows else "",
     )
 
 
