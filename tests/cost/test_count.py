@@ -41,6 +41,12 @@ VARIANTS = {
     "llava": {"anchors": "all", "band": "none", "prompt": "image_first"},
     "no_anchors": {"anchors": "none"},
     "pool": {"anchors": {"type": "pool", "count": 9, "cls": True}},
+    "divprune": {"anchors": {"type": "divprune", "count": 8}},
+    "divprune_alone": {"anchors": {"type": "divprune", "count": 8, "cls": True}, "band": "none"},
+    "prumerge": {"anchors": {"type": "prumerge", "cls": True}},
+    "prumerge_plus": {"anchors": {"type": "prumerge", "plus": True, "count": 9}, "band": "none"},
+    "visionzip": {"anchors": {"type": "visionzip", "count": 20}, "band": "none"},
+    "merged": {"vision": {"type": "tiny", "merge": 40}, "anchors": "all", "band": "none"},
     "progressive": {"anchors": {"type": "progressive", "count": 8}},
     "exclude_anchors": {"fine": {"type": "all", "exclude_anchors": True}},
     "skip": {"connector": {"type": "mlp2x_gelu", "skip": True}},
@@ -121,6 +127,14 @@ VARIANTS = {
     **{f: {"language": decoder(f), "sharing": "separate"} for f in ("mistral", "qwen2", "qwen3")},
     "clip": {"vision": tower("clip_vision_model")},
     "dinov2": {"vision": tower("dinov2")},
+    "clip_prumerge": {
+        "vision": tower("clip_vision_model"),
+        "anchors": {"type": "prumerge", "count": 3},
+    },
+    "clip_merged": {
+        "vision": {**tower("clip_vision_model"), "merge": 7},
+        "anchors": {"type": "divprune", "count": 3},
+    },
     "siglip": {
         "vision": tower("siglip_vision_model"),
         "anchors": {"type": "norm", "count": 8},

@@ -165,7 +165,12 @@ SETTINGS: dict[str, dict[str, Setting]] = {
         "tokenpacker": Setting(
             config={"levels": (0, 2), "head_dim": 8},
             model=OWN_FINE | {"anchors": "all"},
-            options={"scale": Turn(4), "levels": turns((1, 2), (2,)), "head_dim": Turn(16)},
+            options={
+                "scale": Turn(4),
+                "count": Turn(1),
+                "levels": turns((1, 2), (2,)),
+                "head_dim": Turn(16),
+            },
         ),
         "qformer": Setting(
             config={
