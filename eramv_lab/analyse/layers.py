@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from eramv_lab.data.collate import Batch, Collator, repeat_images
+from eramv_lab.data.examples import Examples
 from eramv_lab.slots.reducers import Event
 
 
@@ -35,10 +37,10 @@ def withdrawal(
 ) -> Withdrawal:
     """The first layer before which all visual rows can leave (VTW, arXiv 2405.05803).
 
-    `prompts` are batches as `forward` takes them, padded left, a row a question (their code: 20
-    samples); `first` is the first candidate, 5 of 32 scaled to the depth if not given. Their
-    tolerance is .003 for LLaVA-1.5-7B, .0005 for 13B. The first candidate whose mean divergence is
-    not above it is taken.
+    `prompts` are batches as `forward` takes them, padded left, a row a question (`calibration`
+    gives them; their code: 20 samples); `first` is the first candidate, 5 of 32 scaled to the
+    depth if not given. Their tolerance is .003 for LLaVA-1.5-7B, .0005 for 13B. The first candidate
+    whose mean divergence is not above it is taken. Raises ValueError without a prompt.
     """
     depth = len(model.language_model.layers)
     start = max(1, (10 * depth + 32) // 64) if first is None else first
@@ -64,6 +66,21 @@ def freezing_order(contribution: Mapping[int, float]) -> tuple[int, ...]:
     """Layers for `reducer: {type: shortv, order: ...}`: least contribution first; of equals the
     deeper one."""
     return tuple(sorted(contribution, key=lambda layer: (contribution[layer], -layer)))
+
+
+def calibration(
+    examples: Examples, collator: Collator, samples: int = 20, batch: int = 10
+) -> Iterator[Batch]:
+    """Prompts of the first samples of a split (`val`, never what is scored in the end).
+
+    `examples` are those of `DataModule.examples`; every question that they give is a prompt.
+    """
+    numbers = list(range(min(samples, len(examples))))
+    for start in range(0, len(numbers), batch):
+        fetched = examples.__getitems__(numbers[start : start + batch])
+        prompts = collator.prompts(fetched.questions, fetched.pictured)
+        del prompts["asked"]
+        yield repeat_images(prompts | fetched.vision)
 
 
 def _divergences(

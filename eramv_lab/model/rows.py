@@ -171,11 +171,12 @@ def _merge(rows: Rows, event: Event, best_BS: Tensor, keep_BS: Tensor) -> Tensor
     last = best_BS.shape[1] - 1
     index_BR = best_BS.gather(1, (event.keep * images_B1 + place_R).clamp(max=last))
     real_BR = (place_R < recycled * images_B1) & rows.visual_BS.gather(1, index_BR)
+    count_B = torch.minimum(made * rows.images_B, real_BR.sum(dim=1))
     merged_BCD, centre_BC = cluster(
-        pick(rows.hidden_BSD, index_BR), real_BR, made * rows.images_B, made * images, event.merge
+        pick(rows.hidden_BSD, index_BR), real_BR, count_B, made * images, event.merge
     )
     at_BC = index_BR.gather(1, centre_BC)
-    counts_BC = torch.arange(made * images, device=at_BC.device) < made * images_B1
+    counts_BC = torch.arange(made * images, device=at_BC.device) < count_B[:, None]
     index_BCD = at_BC[..., None].expand(-1, -1, merged_BCD.shape[2])
     merged_BCD = torch.where(counts_BC[..., None], merged_BCD, rows.hidden_BSD.gather(1, index_BCD))
     rows.hidden_BSD = rows.hidden_BSD.scatter(1, index_BCD, merged_BCD)

@@ -110,7 +110,7 @@ def check_connectors(spec: ModelSpec) -> Iterator[tuple[str, str]]:
     if in_vision(spec):
         message = "the bridge takes the fine features in vision width; write same"
         yield "fine_connector", message
-    if fine.own_rows and spec.fusion.positions == "grid":
+    if fine.own_rows and getattr(spec.fusion, "positions", "none") == "grid":
         message = "positions grid needs fine features that are patches, and fine_connector makes "
         yield "band", message + "rows of its own; write none or one"
     ours, theirs = getattr(fine, "levels", ()), getattr(connector, "levels", ())

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from eramv_lab.errors import UserError
 from eramv_lab.model.sight import Sight, asked
-from eramv_lab.registry import ANCHORS
+from eramv_lab.registry import ANCHORS, CONNECTOR
 
 if TYPE_CHECKING:
     from eramv_lab.talk.talker import Answer, Question, Seen, Talker
@@ -52,11 +52,15 @@ class Look:
     band: tuple[int, ...]
     queries: str
     """Which rows read: all, text, visual; `none` without a band."""
+    connector: str = ""
+    """Its name, where the rows of the sequence are its own and no rows of the image."""
 
     def caption(self) -> str:
         """Its anchors in words."""
         if self.selector == "none":
             return "anchors none: no row of the image in the sequence"
+        if self.connector:
+            return f"{self.connector}: {self.rows} rows of its own, made of the whole image"
         if self.selector == "all":
             return f"anchors all: every patch is in the sequence, {self.rows} rows"
         if not self.anchors:
@@ -64,12 +68,15 @@ class Look:
             made_of = f"{made} made of many patches" if made else "no patch"
             return f"anchors {self.selector}: {made_of}{', and CLS' if self.cls else ''}"
         cls = " and CLS" if self.cls else ""
-        return f"anchors {self.selector}: {len(self.anchors)} patches{cls}, outlined"
+        made = self.rows - int(self.cls) - len(self.anchors)
+        more = f", and {made} rows made of many" if made else ""
+        return f"anchors {self.selector}: {len(self.anchors)} patches{cls}, outlined{more}"
 
 
 @torch.inference_mode()
 def looks_of(talker: Talker, question: Question, answer: Answer) -> list[Look]:
-    """One `Look` for each image of the question. Raises UserError where it has none.
+    """One `Look` for each image of the question. Raises UserError where it has none,
+    and for a tower that merges patches.
 
     A layer's map is the attention of the rows that said the answer's tokens, mean over them and
     over heads; with `queries: visual` no such row reads, and there is no map.
@@ -77,13 +84,17 @@ def looks_of(talker: Talker, question: Question, answer: Answer) -> list[Look]:
     if not question.images:
         raise UserError("the question has no image, so there is nothing to show")
     model = talker.model
+    if model.dims.vision.merged:
+        raise UserError("the tower merges patches (vision.merge): what it gives has no place")
     inputs = talker.inputs([question])
     patches = model.see(None, inputs["vision_features"])
     counts = inputs["image_counts"]
     words = asked(inputs.get("question_ids"), inputs.get("question_mask"), counts)
     sight = model.look(patches, words)
     crosses: dict[int, Tensor] = {}
-    if model.spec.readers and model.spec.fusion.queries != "visual":
+    fine = model.spec.fine_connector
+    placed = fine is None or not fine.own_rows  # else what is read has no place in the image
+    if model.spec.readers and model.spec.fusion.queries != "visual" and placed:
         crosses = _crosses(model, inputs, answer.ids)
     means = _scale(talker.processor.image_processor)
     return [
@@ -126,6 +137,8 @@ def _look(
     spec = model.spec
     vision = spec.vision.dims()
     index = [] if sight.index_NA is None else sight.index_NA[number].tolist()
+    if sight.mask_NA is not None:  # padding is no row
+        index = [i for i, real in zip(index, sight.mask_NA[number].tolist(), strict=True) if real]
     pixels = seen.pixels_3HW.float().cpu().numpy().transpose(1, 2, 0) * means[1] + means[0]
     layers = []
     for layer, cross in crosses.items():
@@ -146,6 +159,7 @@ def _look(
         layers=tuple(layers),
         band=tuple(spec.band),
         queries="none" if spec.fusion is None else spec.fusion.queries,
+        connector=CONNECTOR.of(made).name if (made := spec.connector) and made.own_rows else "",
     )
 
 

@@ -8,7 +8,10 @@ from laws.settings import TINY, with_keys
 from laws.whole import inputs, model_of, sample
 from torch.nn import functional
 
-from eramv_lab.analyse.layers import contributions, freezing_order, withdrawal
+from eramv_lab.analyse.layers import calibration, contributions, freezing_order, withdrawal
+from eramv_lab.data.collate import Collator
+from eramv_lab.data.examples import Fetched
+from eramv_lab.data.shards import Asked
 
 SECTION = with_keys(TINY, anchors="all", prompt="image_first", band="none")
 
@@ -60,6 +63,34 @@ def test_contributions_are_those_of_one_frozen_layer():
     order = freezing_order(found)
     assert order[0] == 3 and [found[i] for i in order] == sorted(found.values())
     assert len(model.events) == 1
+
+
+def test_prompts_of_a_split():
+    model = model_of(SECTION)
+    side = model.dims.vision.image
+    asked = [
+        Asked(f"{n}", "is there a red circle" if n else "color of digit 3", "yes", "k")
+        for n in range(5)
+    ]
+
+    class Split:
+        def __len__(self) -> int:
+            return 5
+
+        def __getitems__(self, numbers: list[int]) -> Fetched:
+            pixels = torch.stack([torch.full((3, side, side), 0.1 * n) for n in numbers])
+            return Fetched(
+                vision={"pixel_values": pixels},
+                questions=[[asked[n]] for n in numbers],
+                pictured=[True] * len(numbers),
+            )
+
+    collator = Collator(model.spec.prompt, model.visual_rows)
+    split: Any = Split()
+    one = contributions(model, calibration(split, collator, samples=3, batch=3))
+    two = contributions(model, calibration(split, collator, samples=3, batch=2))
+    assert one == pytest.approx(two, rel=1e-3, abs=1e-6) and max(one.values()) > 0
+    assert len(list(calibration(split, collator, samples=9, batch=2))) == 3
 
 
 def test_nothing_to_measure_by_is_an_error():

@@ -5,10 +5,10 @@ import pytest
 from eramv_lab.cost.count import count_decode, count_parameters, count_prefill, meta_model
 from eramv_lab.cost.formula import price
 from laws.probes import spec_of
-from laws.whole import OPTIONS, SYSTEMS
+from laws.whole import EACH, OPTIONS, SYSTEMS
 
 COUNTED = [
-    *SYSTEMS,
+    *EACH,
     *(pytest.param(name, marks=pytest.mark.slow) for name in OPTIONS),
 ]
 WINDOWED = ("mistral_window", "window_joint")

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from laws.whole import IMAGE, SYSTEMS, Sample, inputs, model_of, said, sample
+from laws.whole import EACH, IMAGE, SYSTEMS, Sample, inputs, model_of, said, sample
 
-each = pytest.mark.parametrize("name", SYSTEMS)
+each = pytest.mark.parametrize("name", EACH)
 SIDES = ("right", "left")
 
 

@@ -8,9 +8,9 @@ import torch
 
 from eramv_lab.registry import SLOTS
 from laws.settings import CASES, TINY, Case, section_of, setting, with_keys
-from laws.whole import SYSTEMS, inputs, model_of, sample
+from laws.whole import EACH, SYSTEMS, inputs, model_of, sample
 
-each = pytest.mark.parametrize("name", SYSTEMS)
+each = pytest.mark.parametrize("name", EACH)
 
 
 def backward(model: Any) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -90,6 +91,9 @@ def _systems() -> dict[str, Section]:
     adapts = {"type": "prumerge", "plus": True}
     add("adapts_fastv", anchors=adapts, reducer={"type": "fastv", "keep": 2}, **JOINT)
     add("adapts_late", anchors=adapts, reducer={"type": "late", "layer": 1})
+    add("adapts_shortv", anchors=adapts, reducer={"type": "shortv", "active": 0})
+    scarce = sparse | {"keep": [2, 1], "positions": "keep"}
+    add("adapts_sparsevlm", anchors=adapts, prompt="image_first", reducer=scarce)
     window = LANGUAGES["mistral"] | {"sliding_window": 6}
     for name, config in {**LANGUAGES, "mistral_window": window}.items():
         add(name, language={"type": "hf", "config": config})
@@ -119,6 +123,13 @@ def _systems() -> dict[str, Section]:
 
 
 SYSTEMS = _systems()
+FULL = {
+    *("llama_hidrop", "llama_pyramid", "qwen3_pyramid", "qwen3_shortv_after", "owl3_shortv"),
+    *("joint_pyramid", "joint_shortv", "grid_repack", "one_repack", "mean_late", "late_exit"),
+    *("sparsevlm_plain", "adapts_shortv", "adapts_sparsevlm"),
+}
+"""Systems that the full tier alone goes through."""
+EACH = [pytest.param(name, marks=pytest.mark.slow) if name in FULL else name for name in SYSTEMS]
 OPTIONS: dict[str, Section] = {
     f"{'.'.join(case)}-{name}-{i}": with_keys(section_of(case, **{name: turn.to}), **turn.model)
     for case in CASES

@@ -8,7 +8,7 @@ from laws.settings import LANGUAGES, TINY, with_keys
 from laws.whole import GRID, IMAGE, NO_BAND, inputs, model_of, said, sample
 from torch import Tensor
 
-FAMILIES = ("tiny", "llama", "qwen3")
+FAMILIES = ("tiny", pytest.param("llama", marks=pytest.mark.slow), "qwen3")
 PLAIN = {"anchors": "all", "prompt": "image_first", **NO_BAND}
 HIDROP = [
     {"type": "late", "layer": 1, "exit": 3},

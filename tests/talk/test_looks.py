@@ -1,5 +1,6 @@
 """Where a model looked: each patch in its place, whatever the band reads and leaves out."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,3 +141,10 @@ def test_nothing_to_show_and_no_png(talker: Talker, pictures: Path, tmp_path: Pa
     found, question = look(talker, pictures)
     with pytest.raises(UserError, match=r"should be a \.png"):
         draw(found, question, Answer("7", (20,), True), tmp_path / "look.jpg")
+
+
+def test_rows_of_a_connector_have_no_place(talker: Talker, pictures: Path):
+    (found,), _ = look(talker, pictures)
+    made = replace(found, connector="qformer", rows=32)
+    assert found.connector == "" and "outlined" in found.caption()
+    assert made.caption() == "qformer: 32 rows of its own, made of the whole image"

@@ -183,9 +183,9 @@ def test_another_connector_begins_anew(folder: Path, base: Path) -> None:
     assert new and all(torch.equal(state[k], before[k]) for k in new)
     taught = load_file(base / "connector.safetensors")
     assert all(torch.equal(state[f"fine_connector.{k}"], v) for k, v in taught.items())
-    (line,) = told_anew(lit.spec, plan["start"])
+    (line,) = told_anew(lit.spec, {"base": str(base)})
     assert line == "connector acformer begins anew: the base has mlp2x_gelu"
-    assert told_anew(fit(folder, "first").arm.spec, plan["start"]) == []
+    assert told_anew(fit(folder, "first").arm.spec, {"base": str(base)}) == []
 
 
 def test_separate_weights_start_from_the_bases_own(folder: Path, base: Path) -> None:

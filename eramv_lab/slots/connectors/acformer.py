@@ -21,8 +21,10 @@ from eramv_lab.slots.contracts import Anchors, Need, Patches, Question, Tokens
 
 @dataclass(frozen=True, kw_only=True)
 class AcformerConfig(LayersConfig):
-    """Anchors that read all patches and CLS, then two linear layers (AcFormer, arXiv 2405.17815,
-    section 3.2; `ffn` as in its code, its text has 2)."""
+    """Anchors that read the whole image, then two linear layers (AcFormer, arXiv 2405.17815).
+
+    Section 3.2; `ffn` as in its code, its text has 2. Keys and values are all patches and CLS.
+    """
 
     def ops(self, dims: Dims, rows: int) -> list[Op]:
         """Operations on `rows` anchors."""

@@ -23,8 +23,10 @@ from eramv_lab.slots.contracts import Anchors, Patches, Question, Tokens
 
 @dataclass(frozen=True, kw_only=True)
 class PerceiverConfig(LayersConfig):
-    """Learned latents that read the selected rows and themselves, and a map to language width
-    (Flamingo's Perceiver resampler, arXiv 2204.14198, section 3.1)."""
+    """Learned latents that read the selected rows (Flamingo's resampler, arXiv 2204.14198).
+
+    Section 3.1. The latents are among their keys; behind them a linear map to language width.
+    """
 
     own_rows: ClassVar[bool] = True
     learned: ClassVar[bool] = True

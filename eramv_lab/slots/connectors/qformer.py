@@ -25,8 +25,11 @@ EPS = 1e-12
 
 @dataclass(frozen=True, kw_only=True)
 class QformerConfig(ConnectorConfig):
-    """The Q-Former of BLIP-2 (arXiv 2301.12597, section 3.1), with `question` InstructBLIP's
-    (arXiv 2305.06500, section 2.3); transformers' own modules. Then a linear layer."""
+    """Learned queries in a transformer of their own (BLIP-2, InstructBLIP, arXiv 2301.12597).
+
+    Section 3.1; with `question` InstructBLIP's (arXiv 2305.06500, section 2.3). transformers' own
+    modules; behind them a linear map to language width.
+    """
 
     per_token: ClassVar[bool] = False
     own_rows: ClassVar[bool] = True

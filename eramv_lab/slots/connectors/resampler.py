@@ -26,8 +26,10 @@ EPS = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class ResamplerConfig(ConnectorConfig):
-    """One cross-attention of learned queries to the selected rows, fixed 2-D sine-cosine positions
-    on queries and keys alone (Qwen-VL, arXiv 2308.12966, section 2.1)."""
+    """Learned queries on a grid that read the selected rows once (Qwen-VL, arXiv 2308.12966).
+
+    Section 2.1. Fixed sine-cosine positions of two dimensions, on queries and keys alone.
+    """
 
     per_token: ClassVar[bool] = False
     own_rows: ClassVar[bool] = True

@@ -28,8 +28,10 @@ EPS = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class TokenPackerConfig(ConnectorConfig):
-    """The features shrunk to a coarse grid, each place of which reads its own window of several
-    levels of the tower; then two linear layers (TokenPacker, arXiv 2407.02392, section 3)."""
+    """A coarse grid whose places each read their own window (TokenPacker, arXiv 2407.02392).
+
+    Section 3. Windows of several levels of the tower; no residual; two linear layers behind.
+    """
 
     per_token: ClassVar[bool] = False
     own_rows: ClassVar[bool] = True
