@@ -147,8 +147,7 @@ def fill(
             layout.filled_BT[..., None], sight.visual_NAD.to(hidden_BTD.dtype)
         )
     adapts = sight is not None and sight.mask_NA is not None  # to what the host does not know
-    meta = input_ids.device.type == "meta"  # the most there can be, as it is priced
-    same = len(set(counts)) == 1 and (meta or not adapts)
+    same = len(set(counts)) == 1 and not adapts
     index_BT = torch.arange(input_ids.shape[1], device=input_ids.device)
     found = Rows(
         hidden_BSD=hidden_BTD,
