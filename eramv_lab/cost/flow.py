@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
-from eramv_lab.shapes import LanguageDims, Op, attention
+from eramv_lab.shapes import LanguageDims, Op, attention, linear
 from eramv_lab.slots.reducers import Event, frozen_layers, visual_by_layer
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ def rankings(spec: ModelSpec, text_tokens: int, layer: int) -> list[Op]:
     before = now = seen[0] if seen else 0 if waits else dims.visual
     live = 0 if layer - 1 in frozen_layers(events) else before
     ops: list[Op] = []
+    if layer == 0 and any(e.rankers == "raters" and e.keep < dims.visual for e in events):
+        ops.append(_scores(0, linear(dims.visual, dims.language.width, text_tokens)))
     scored = set[str]()
     for event in events:
         if event.layer != layer:
@@ -56,6 +58,9 @@ def rankings(spec: ModelSpec, text_tokens: int, layer: int) -> list[Op]:
         elif event.rank == "previous" and event.rankers not in scored:
             scored.add(event.rankers)  # one ranking for all that go by it
             ops += _ranking(dims.language, event, layer - 1, text_tokens, before, live)
+        if event.made:  # distances of the rows that are merged
+            merged = min(event.recycled, now - event.keep)
+            ops.append(_scores(layer, linear(merged, dims.language.width, merged)))
         now = event.left(now)
     return ops
 
@@ -71,8 +76,12 @@ def _ranking(
         query, key, _ = projections(language, rows, layer, asking)
         made = [replace(query, part="reducer"), replace(key, part="reducer")]
     flops = attention(asking, rows, language.query_width) // 2
-    scores = Op(part="reducer", kind="attention", flops=flops, owner="", layer=layer)
-    return [*made, scores]
+    return [*made, _scores(layer, flops)]
+
+
+def _scores(layer: int, flops: int) -> Op:
+    """A product of rows with rows, whose result chooses."""
+    return Op(part="reducer", kind="attention", flops=flops, owner="", layer=layer)
 
 
 def projections(

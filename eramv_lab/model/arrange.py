@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from eramv_lab.model.cache import StreamCache
 from eramv_lab.model.layout import Layout, lay_out
-from eramv_lab.model.rank import answer_starts
+from eramv_lab.model.rank import answer_starts, set_raters
 from eramv_lab.model.rows import Rows, hold_back
 from eramv_lab.model.sight import Sight
 from eramv_lab.recipe.model_spec import ModelSpec
@@ -202,5 +202,7 @@ def set_rankers(
     by_answers = any(event.rankers == "answers" for event in events)
     if by_answers and given_B is None and target_BT is not None:
         answers_BR = answer_starts(target_BT, end_B)
-    for one in filter(None, (rows, rows.whole)):
-        one.end_B, one.answers_BR = end_B, answers_BR
+    whole = rows if rows.whole is None else rows.whole
+    whole.end_B, whole.answers_BR = end_B, answers_BR
+    if any(event.rankers == "raters" and event.keep < whole.each for event in events):
+        set_raters(whole)

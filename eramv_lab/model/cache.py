@@ -19,7 +19,7 @@ class Stage:
     width: int
     """Rows in the layers' cache."""
     ahead_B1: Tensor | None = None
-    """How far the input's positions are ahead of the stage's, where they were counted again."""
+    """How far the input's positions are ahead of the stage's, where those were closed up."""
 
     def extend(self, valid_BS: Tensor | None, rows: int) -> None:
         """Rows have come to the end: new ones that are real, all of them where None is given."""

@@ -230,7 +230,7 @@ class EramvProcessor(ProcessorLoading, ProcessorMixin):  # pyright: ignore[repor
         return {"question_ids": ids, "question_mask": mask}
 
     def _question_of(self, prompt: str) -> str:
-        """What a written prompt asks in its first turn. Raises ValueError where that is not seen."""
+        """What a written prompt asks in its first turn. Raises ValueError where it is not seen."""
         images, mark = prompt.count(IMAGE), "\ue000"
         head, found, tail = self.write(mark, images).partition(mark)
         if not found:  # a caption asks nothing

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from eramv_lab.model.rows import Rows
+from eramv_lab.model.recycle import raters
+from eramv_lab.model.rows import Rows, pick
 from eramv_lab.slots.reducers import Rankers
 
 
@@ -31,11 +32,33 @@ def ranking(rows: Rows, rankers: Rankers) -> Ranking:
         if rows.valid_BS is not None:
             asked_BS = asked_BS & rows.valid_BS
         return Ranking(None, _shares(asked_BS))
+    if rankers == "raters":
+        assert rows.raters_BT is not None
+        index_BL, real_BL = rows.words()
+        weight_BL = rows.raters_BT.gather(1, rows.rows_BS.gather(1, index_BL))
+        return Ranking(index_BL, weight_BL if real_BL is None else weight_BL * real_BL)
     if rankers == "answers" and rows.answers_BR is not None:
         given_BR = rows.answers_BR >= 0
         return Ranking(_find(rows, rows.answers_BR.clamp(min=0)), _shares(given_BR))
     assert rows.end_B is not None
     return Ranking(_find(rows, rows.end_B[:, None]), None)
+
+
+def set_raters(rows: Rows) -> None:
+    """Choose the words that rate: of the prompt, behind its last image; before the first layer."""
+    assert rows.end_B is not None
+    index_BL, real_BL = rows.words()
+    index_BV, real_BV = rows.patches()
+    end_B1 = rows.end_B[:, None]
+    asked_BL = rows.rows_BS.gather(1, index_BL) <= end_B1
+    begun_BL = rows.begun_BS.gather(1, index_BL)
+    asked_BL = asked_BL & (begun_BL == rows.begun_BS.gather(1, end_B1))
+    for real in (real_BL, None if rows.valid_BS is None else rows.valid_BS.gather(1, index_BL)):
+        asked_BL = asked_BL if real is None else asked_BL & real
+    hidden_BSD = rows.hidden_BSD
+    weight_BL = raters(pick(hidden_BSD, index_BV), real_BV, pick(hidden_BSD, index_BL), asked_BL)
+    empty_BT = weight_BL.new_zeros(rows.rows_BS.shape)
+    rows.raters_BT = empty_BT.scatter(1, index_BL, weight_BL)
 
 
 def _shares(asked_BR: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from eramv_lab.model.layout import restart
+from eramv_lab.model.recycle import cluster
 from eramv_lab.slots.reducers import Event
 
 
@@ -37,8 +38,10 @@ class Rows:
     """Images per sample, where the host knows that all samples have the same, `each` rows each."""
     whole: Rows | None = None
     """The sequence with the visual rows that still wait."""
+    moved: bool = False
+    """Some have left: rows no longer stand where the input has them."""
     end_B1: Tensor | None = None
-    """Position of the next row, where positions were counted again."""
+    """Position of the next row, where positions were closed up."""
 
     @property
     def visual(self) -> int | None:
@@ -47,6 +50,7 @@ class Rows:
 
     def take(self, index_BS: Tensor, valid_BS: Tensor | None) -> None:
         """Keep the rows of `index_BS`, in its order."""
+        self.moved = True
         self.hidden_BSD = pick(self.hidden_BSD, index_BS)
         for name in ("rows_BS", "visual_BS", "begun_BS", "positions_BS"):
             setattr(self, name, getattr(self, name).gather(1, index_BS))
@@ -59,12 +63,19 @@ class Rows:
 
         L is the most of a sample; one look where the host does not know it.
         """
-        words_BS = ~self.visual_BS
-        if self.visual is not None:
-            return words_BS.int().argsort(dim=1, stable=True)[:, self.visual :], None
-        width = int(words_BS.sum(dim=1).max())
-        index_BL = words_BS.int().argsort(dim=1, stable=True)[:, -width:]
-        return index_BL, words_BS.gather(1, index_BL)
+        known = None if self.visual is None else self.visual_BS.shape[1] - self.visual
+        return _where(~self.visual_BS, known)
+
+    def patches(self) -> tuple[Tensor, Tensor | None]:
+        """[B,V] where the visual rows stand, likewise."""
+        return _where(self.visual_BS, self.visual)
+
+
+def _where(chosen_BS: Tensor, known: int | None) -> tuple[Tensor, Tensor | None]:
+    """Where the chosen rows stand, at the end what is `known` of them, and which are real."""
+    width = int(chosen_BS.sum(dim=1).max()) if known is None else known
+    index_BL = chosen_BS.int().argsort(dim=1, stable=True)[:, chosen_BS.shape[1] - width :]
+    return index_BL, chosen_BS.gather(1, index_BL) if known is None else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +95,15 @@ class Live:
         if self.real_BL is not None:
             live_BLD = torch.where(self.real_BL[..., None], live_BLD, rows_BSD.gather(1, index_BLD))
         return rows_BSD.scatter(1, index_BLD, live_BLD.to(rows_BSD.dtype))
+
+    def spread(self, weights_BHLK: Tensor | None, rows: int) -> Tensor | None:
+        """Attention weights with a row for each of `rows`, zeros for those that ask nothing."""
+        if weights_BHLK is None:
+            return None
+        batch, heads, _, keys = weights_BHLK.shape
+        index_BHLK = self.index_BL[:, None, :, None].expand(-1, heads, -1, keys)
+        empty = weights_BHLK.new_zeros(batch, heads, rows, keys)
+        return empty.scatter(2, index_BHLK, weights_BHLK)
 
     def find(self, index_BR: Tensor) -> Tensor:
         """Which of the live rows those of the sequence are."""
@@ -113,7 +133,7 @@ def inject(rows: Rows) -> bool:
         hidden_BSD = torch.where(rows.valid_BS[..., None], hidden_BSD, waiting_BSD)
     index_BSD = rows.rows_BS[..., None].expand(-1, -1, hidden_BSD.shape[2])
     whole.hidden_BSD = whole.hidden_BSD.scatter(1, index_BSD, hidden_BSD)
-    for field in dataclasses.fields(Rows):
+    for field in dataclasses.fields(whole):
         setattr(rows, field.name, getattr(whole, field.name))
     return True
 
@@ -127,11 +147,39 @@ def drop(rows: Rows, event: Event, scores_BS: Tensor | None) -> bool:
     if event.keep >= rows.each:
         return False
     order_BS = rank_by(rows, event, scores_BS).masked_fill(~rows.visual_BS, -torch.inf)
-    place_BS = order_BS.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-    _leave(rows, ~rows.visual_BS | (place_BS < event.keep * rows.images_B[:, None]), event.keep)
+    best_BS = order_BS.argsort(dim=1, descending=True, stable=True)
+    stay_BS = best_BS.argsort(dim=1) < event.keep * rows.images_B[:, None]
+    keep_BS = ~rows.visual_BS | stay_BS
+    if event.made:
+        keep_BS = _merge(rows, event, best_BS, keep_BS)
+    _leave(rows, keep_BS, event.left(rows.each))
     if event.positions == "repack":
-        _count_again(rows)
+        _close_up(rows)
     return True
+
+
+def _merge(rows: Rows, event: Event, best_BS: Tensor, keep_BS: Tensor) -> Tensor:
+    """Merge the best of the rows that leave; a cluster's row stands where its centre did.
+
+    `best_BS` are all rows, the best first. Rows that stay come back with the clusters' among them.
+    """
+    images = int(rows.images_B.max()) if rows.images is None else rows.images
+    recycled = min(event.recycled, rows.each - event.keep)
+    made = min(event.made, recycled)
+    images_B1 = rows.images_B[:, None]
+    place_R = torch.arange(recycled * images, device=best_BS.device)
+    last = best_BS.shape[1] - 1
+    index_BR = best_BS.gather(1, (event.keep * images_B1 + place_R).clamp(max=last))
+    real_BR = (place_R < recycled * images_B1) & rows.visual_BS.gather(1, index_BR)
+    merged_BCD, centre_BC = cluster(
+        pick(rows.hidden_BSD, index_BR), real_BR, made * rows.images_B, made * images, event.merge
+    )
+    at_BC = index_BR.gather(1, centre_BC)
+    counts_BC = torch.arange(made * images, device=at_BC.device) < made * images_B1
+    index_BCD = at_BC[..., None].expand(-1, -1, merged_BCD.shape[2])
+    merged_BCD = torch.where(counts_BC[..., None], merged_BCD, rows.hidden_BSD.gather(1, index_BCD))
+    rows.hidden_BSD = rows.hidden_BSD.scatter(1, index_BCD, merged_BCD)
+    return keep_BS.scatter(1, at_BC, counts_BC | keep_BS.gather(1, at_BC))
 
 
 def _leave(rows: Rows, keep_BS: Tensor, each: int) -> None:
@@ -146,11 +194,13 @@ def _leave(rows: Rows, keep_BS: Tensor, each: int) -> None:
     rows.take(keep_BS.int().argsort(dim=1, stable=True)[:, -width:], valid_BS)
 
 
-def _count_again(rows: Rows) -> None:
-    """Positions 0, 1, 2, ... of the rows that are there; a packed question's go on from the
-    prefix."""
+def _close_up(rows: Rows) -> None:
+    """Positions closed up to 0, 1, 2, ...: rows that shared one go on sharing it, and a packed
+    question's go on from the prefix."""
     real_BS = torch.ones_like(rows.visual_BS) if rows.valid_BS is None else rows.valid_BS
-    counted_BS = real_BS.long().cumsum(1)
+    new_BS = real_BS.clone()  # where the row before has another position, or is none
+    new_BS[:, 1:] &= (rows.positions_BS[:, 1:] != rows.positions_BS[:, :-1]) | ~real_BS[:, :-1]
+    counted_BS = new_BS.long().cumsum(1)
     rows.end_B1 = counted_BS[:, -1:]
     rows.positions_BS = (counted_BS - 1).clamp(min=0)
     if rows.segments_BS is not None:

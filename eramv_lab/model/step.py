@@ -96,9 +96,12 @@ class Step:
         if at == "after":
             rows_BSD = work.own_step(rows_BSD)
         rows_BSD = rows_BSD + self.mlp(self.post_attention_layernorm(rows_BSD))
+        weights = work.self_map, work.cross_map
         if live is not None:
             rows_BSD = live.put(hidden_states, rows_BSD)
-        return StepOutput(rows_BSD, memory_BMD, tuple(scores), (work.self_map, work.cross_map))
+            own, cross = (live.spread(one, rows_BSD.shape[1]) for one in weights)
+            weights = own, cross
+        return StepOutput(rows_BSD, memory_BMD, tuple(scores), weights)
 
     def rank(
         self,

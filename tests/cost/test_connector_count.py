@@ -2,8 +2,6 @@
 
 import pytest
 
-from eramv_lab.cost.count import meta_model
-
 from .shapes import tiny
 from .test_count import LEARN, STAGE_1, check_inference, check_training
 

@@ -165,7 +165,12 @@ SETTINGS: dict[str, dict[str, Setting]] = {
         "tokenpacker": Setting(
             config={"levels": (0, 2), "head_dim": 8},
             model=OWN_FINE | {"anchors": "all"},
-            options={"scale": Turn(4), "levels": turns((1, 2), (2,)), "head_dim": Turn(16)},
+            options={
+                "scale": Turn(4),
+                "count": Turn(1),
+                "levels": turns((1, 2), (2,)),
+                "head_dim": Turn(16),
+            },
         ),
         "qformer": Setting(
             config={
@@ -250,7 +255,7 @@ SETTINGS: dict[str, dict[str, Setting]] = {
         ),
         "vtw": Setting(config={"layer": 2}, options={"layer": Turn(1)}),
         "pyramiddrop": Setting(
-            config={"layers": [1, 2], "ratio": 0.5},
+            config={"layers": (1, 2), "ratio": 0.5},
             options={
                 "layers": Turn([1, 3]),
                 "ratio": Turn(0.3),
@@ -258,9 +263,22 @@ SETTINGS: dict[str, dict[str, Setting]] = {
                 "positions": Turn("keep"),
             },
         ),
+        "sparsevlm": Setting(
+            config={"layers": (0, 1), "keep": (7, 3), "tau": 0.8, "theta": 0.3},
+            model={"anchors": "all", "prompt": "image_first"},
+            options={
+                "layers": Turn([0, 2]),
+                "tokens": Turn(9, {"reducer.keep": "none"}),
+                "keep": Turn([8, 3]),
+                "tau": Turn(0.4),
+                "theta": Turn(0.6),
+                "merge": Turn("sum"),
+                "positions": Turn("keep"),
+            },
+        ),
         "late": Setting(config={"layer": 2}, options={"layer": Turn(1), "exit": Turn(3)}),
         "shortv": Setting(
-            config={"active": 1, "order": [3, 0, 2, 1]},
+            config={"active": 1, "order": (3, 0, 2, 1)},
             options={"active": Turn(2), "order": Turn([0, 1, 2, 3])},
         ),
     },

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from eramv_lab.model import EramvForConditionalGeneration, build_model
 from laws.probes import draw, perturb, spec_of
-from laws.settings import CASES, LANGUAGES, TINY, section_of, turned, with_keys
+from laws.settings import CASES, LANGUAGES, SETTINGS, TINY, section_of, turned, with_keys
 
 PAD, BOS, EOS, IMAGE, ANSWER = range(5)
 Section = dict[str, Any]
@@ -61,6 +61,15 @@ def _systems() -> dict[str, Section]:
     add("joint_pyramid", **everything, **JOINT)
     add("joint_shortv", reducer={"type": "shortv", "active": 1}, **JOINT)
     add("grid_hidrop", reducer=found["hidrop"]["reducer"], **{"band.softmax": "joint"}, **GRID)
+    sparse = {**SETTINGS["reducer"]["sparsevlm"].config, "type": "sparsevlm"}
+    add("sparsevlm_plain", anchors="all", prompt="image_first", reducer=sparse, **NO_BAND)
+    late_sparse = [{"type": "late", "layer": 1}, sparse | {"layers": [1, 2]}]
+    add("sparsevlm_late", anchors="all", reducer=late_sparse)
+    for name in ("grid", "one"):
+        prompt = {"type": "image_first", "positions": name}
+        add(
+            f"{name}_repack", prompt=prompt, reducer=found["pyramid_next"]["reducer"], anchors="all"
+        )
     add("mean_late", reducer=[{"type": "late", "layer": 1}, {"type": "fastv", "by": "mean"}])
     add("image_first_before", prompt="image_first", **{"band.visible": "before"})
     add("band_everywhere", band={"every": 1})

@@ -134,7 +134,8 @@ def _plan(checkpoint: Checkpoint, chosen: Section, seed: int) -> tuple[Any, Plan
 
 def _is_new(name: str) -> bool:
     """Whether a LLaVA has no such tensor."""
-    return ".band." in name or name.startswith(("shared_bridge.", "connector.skip."))
+    parts = ("shared_bridge.", "connector.skip.", "fine_connector.")
+    return ".band." in name or name.startswith(parts)
 
 
 def _refuse_unlike(
@@ -183,6 +184,9 @@ class _Fresh:
         if part == "shared_bridge":
             bridge = build_part("bridge", spec.bridge, spec.dims(), self.seed, "bridge")
             return _named(bridge, part)
+        if part == "fine_connector":
+            fine = build_part("connector", spec.fine_connector, spec.dims(), self.seed, part)
+            return _named(fine, part)
         if part == "connector":  # its straight way beside the two matrices adds nothing at first
             return {"connector.skip.weight": torch.zeros(self.model.connector.skip.weight.shape)}
         index = int(part.rpartition(".")[2])

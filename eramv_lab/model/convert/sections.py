@@ -79,7 +79,9 @@ def lay_over(own: Mapping[str, Any], asked: Mapping[str, Any], template: str) ->
         notes.append(CLOSED)
     spec = parse_model(whole, problems, key="model")
     if spec is not None:
-        connector = SLOTS["connector"].of(spec.connector).name
+        own_one = spec.connector is not None
+        given = spec.connector  # none where nothing goes through it
+        connector = "none" if given is None else SLOTS["connector"].of(given).name
         if connector != own["connector"]:
             message = f"is {connector!r}, the checkpoint's is {own['connector']!r}"
             problems.append(Problem(message=message, key="model.connector"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import isqrt
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import torch
@@ -35,6 +36,8 @@ class TokenPackerConfig(ConnectorConfig):
 
     scale: Annotated[int, Field(ge=2)] = 2
     """Side of a window, in patches: patches / scale^2 rows come out."""
+    count: Size | None = None
+    """Rows that come out, in place of `scale`: patches / count has to be a square."""
     levels: tuple[Annotated[int, Field(ge=0)], ...] = (12, 16, 22, 23)
     """Hidden states of the tower (0: its embeddings) that keys and values are made of."""
     head_dim: Size = 128
@@ -42,13 +45,28 @@ class TokenPackerConfig(ConnectorConfig):
 
     def count_of(self, vision: VisionDims, anchors: int) -> int:
         """Rows that come out: the windows."""
-        return (vision.grid[0] // self.scale) * (vision.grid[1] // self.scale)
+        side = self.side(vision)
+        return (vision.grid[0] // side) * (vision.grid[1] // side)
+
+    def side(self, vision: VisionDims) -> int:
+        """Side of a window, in patches; of no whole one the nearest below."""
+        if self.count is None:
+            return self.scale
+        return max(1, isqrt(vision.patches // self.count))
 
     def check(self, spec: ModelSpec) -> Iterator[str]:
         """Problems: a grid not made of windows, levels that are not there, anchors chosen."""
         vision = spec.vision.dims()
-        if any(side % self.scale for side in vision.grid):
-            grid = "x".join(map(str, vision.grid))
+        side, grid = self.side(vision), "x".join(map(str, vision.grid))
+        whole = side > 1 and not any(size % side for size in vision.grid)
+        if self.count is not None and not (whole and self.count_of(vision, 0) == self.count):
+            sides = [
+                s for s in range(2, min(vision.grid) + 1) if not any(g % s for g in vision.grid)
+            ]
+            counts = sorted({vision.patches // s**2 for s in sides})
+            allowed = ", ".join(map(str, counts))
+            yield f"count {self.count} is not of whole square windows of {grid}: {allowed}"
+        elif not whole:
             yield f"scale {self.scale} does not divide the tower's grid {grid}"
         if not self.levels:
             yield "levels names no hidden state of the tower"
@@ -69,7 +87,7 @@ class TokenPackerConfig(ConnectorConfig):
         windows = self.count_of(dims.vision, rows)
         tower = [op(linear(patches, made_of * wide, wide), "vision")]
         tower.append(op(linear(patches, wide, wide), "memory"))
-        read = reading_ops(1, self.scale**2, wide, wide, windows)
+        read = reading_ops(1, self.side(dims.vision) ** 2, wide, wide, windows)
         first = op(linear(windows, wide, wide), "vision")
         return [first, *tower * 2, *read, *MlpConnectorConfig().ops(dims, windows)]
 
@@ -90,7 +108,7 @@ class TokenPacker(nn.Module):
     def __init__(self, config: TokenPackerConfig, dims: Dims) -> None:
         super().__init__()
         wide, made_of = dims.vision.width, len(config.levels)
-        self.scale = config.scale
+        self.side = config.side(dims.vision)
         self.q = nn.Linear(wide, wide, bias=False)
         self.k, self.v = (
             nn.Sequential(nn.Linear(made_of * wide, wide), nn.GELU(), nn.Linear(wide, wide))
@@ -103,9 +121,9 @@ class TokenPacker(nn.Module):
     def forward(
         self, anchors: Anchors, patches: Patches, *, question: Question | None = None
     ) -> Tokens:
-        """A row of each window of `scale` x `scale` patches; no residual, as in the code."""
+        """A row of each window of `side` x `side` patches; no residual, as in the code."""
         images, grid = len(patches.states_NPV), patches.grid
-        coarse = (grid[0] // self.scale, grid[1] // self.scale)
+        coarse = (grid[0] // self.side, grid[1] // self.side)
         levels_NPL = torch.cat(patches.levels, dim=2)
         keys = self._windows(self.norm_k(self.k(levels_NPL)), grid)
         values = self._windows(self.norm_v(self.v(levels_NPL)), grid)
@@ -117,7 +135,8 @@ class TokenPacker(nn.Module):
         return made(self.mlp(read_NAV))
 
     def _windows(self, rows_NPV: Tensor, grid: tuple[int, int]) -> Tensor:
-        """[N*A,scale*scale,V]: the rows of each window, in raster order."""
-        high, wide, side = grid[0] // self.scale, grid[1] // self.scale, self.scale
+        """[N*A,side*side,V]: the rows of each window, in raster order."""
+        side = self.side
+        high, wide = grid[0] // side, grid[1] // side
         apart = rows_NPV.unflatten(1, (high, side, wide, side)).transpose(2, 3)
         return apart.flatten(0, 2).flatten(1, 2)

@@ -30,7 +30,7 @@ class Event:
     """The prompt's last row; the row before each answer; the mean over the prompt's rows; the rows
     of the question that are nearest to the image."""
     positions: Positions = "keep"
-    """Ids of the rows that stay: their own, or counted again from 0."""
+    """Ids of the rows that stay: their own, or closed up to 0, 1, 2, ..."""
     recycled: int = 0
     """The best of those that would leave: this many are merged into `made` rows, which stay."""
     made: int = 0

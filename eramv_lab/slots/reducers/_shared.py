@@ -22,10 +22,8 @@ def nothing_to_do(what: str, spec: ModelSpec) -> Iterator[str]:
         yield f"there are no visual rows to {what} (anchors none)"
 
 
-def uncounted(positions: str, spec: ModelSpec) -> Iterator[str]:
-    """The problem of positions counted again where a row is not one position."""
-    if positions == "repack" and spec.prompt.positions != "packed":
-        yield (
-            f"positions repack counts rows, and prompt.positions {spec.prompt.positions} does not; "
-            "use positions keep, or prompt.positions packed"
-        )
+def ranked_twice(spec: ModelSpec) -> Iterator[str]:
+    """The problem of two rankings by one layer: the second would be of rows that have left."""
+    ranked = [e.layer for e in spec.events() if e.kind == "drop" and e.rank == "previous"]
+    for layer in sorted({one for one in ranked if ranked.count(one) > 1}):
+        yield f"two removals before layer {layer} are ranked by the layer before; one of them can"

@@ -10,7 +10,7 @@ from eramv_lab.recipe.parse import LATER
 from eramv_lab.registry import REDUCER
 from eramv_lab.shapes import Dims
 from eramv_lab.slots.reducers import Event
-from eramv_lab.slots.reducers._shared import nothing_to_do, outside, uncounted
+from eramv_lab.slots.reducers._shared import nothing_to_do, outside, ranked_twice
 
 if TYPE_CHECKING:
     from eramv_lab.recipe.model_spec import ModelSpec
@@ -30,7 +30,7 @@ class DropConfig:
     rankers: Literal["prompt_end", "mean"] = field(default="prompt_end", metadata=LATER)
     """Whose attention ranks: the prompt's last row, or the mean over all rows of the prompt."""
     positions: Literal["keep", "repack"] = field(default="keep", metadata=LATER)
-    """Ids of the rows that stay: their own, or counted again from 0."""
+    """Ids of the rows that stay: their own, or closed up to 0, 1, 2, ..."""
 
     def events(self, layers: int, visual: int) -> tuple[Event, ...]:
         """The one removal."""
@@ -55,7 +55,8 @@ class DropConfig:
             yield f"keep {self.keep} is more than the {visual} visual rows of an image"
         if self.layer == 0 and self.rank == "previous":
             yield "layer 0 has no layer before it to rank by; use rank random or layer >= 1"
-        yield from uncounted(self.positions, spec)
+        elif self.rank == "previous":
+            yield from ranked_twice(spec)
 
 
 @dataclass(frozen=True, kw_only=True)

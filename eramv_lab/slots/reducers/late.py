@@ -43,6 +43,8 @@ class LateConfig:
         early = [e.layer for e in events if e.kind == "drop" and e.layer < self.layer]
         if early:
             yield f"a drop before layer {early[0]} has nothing to drop: rows enter at {self.layer}"
+        if any(e.layer == self.layer and e.rank == "previous" for e in events) and self.layer:
+            yield f"layer {self.layer} is where rows enter: the layer before cannot rank them"
 
 
 @REDUCER.register("late", LateConfig)

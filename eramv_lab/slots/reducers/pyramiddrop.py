@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from eramv_lab.registry import REDUCER
 from eramv_lab.shapes import Dims
 from eramv_lab.slots.reducers import Event
-from eramv_lab.slots.reducers._shared import nothing_to_do, outside, uncounted
+from eramv_lab.slots.reducers._shared import nothing_to_do, outside
 
 if TYPE_CHECKING:
     from eramv_lab.recipe.model_spec import ModelSpec
@@ -32,7 +32,8 @@ class PyramidDropConfig:
     """Rows by stage: ratio, ratio squared, ...; or falling slowly first and faster later
     (1 - (1 - ratio) (stage/stages) squared)."""
     positions: Literal["repack", "keep"] = "repack"
-    """Ids of the rows that stay: counted again from 0 as the authors' code does, or their own."""
+    """Ids of the rows that stay: closed up to 0, 1, 2, ... as the authors' code does,
+    or their own."""
 
     def stages(self, layers: int) -> tuple[int, ...]:
         """First layers of the later stages, in a model of `layers`."""
@@ -71,7 +72,6 @@ class PyramidDropConfig:
         if not 0 <= self.ratio <= 1:
             yield f"ratio {self.ratio}: expected 0 to 1"
         yield from nothing_to_do("drop", spec)
-        yield from uncounted(self.positions, spec)
 
 
 @REDUCER.register("pyramiddrop", PyramidDropConfig)

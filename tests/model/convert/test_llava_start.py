@@ -27,6 +27,7 @@ BANDS: dict[str, dict[str, Any]] = {
     "kv_copy": {"band": BAND, "sharing": "kv_copy", "fine": {"type": "all", "cls": True}},
     "own_norm": {"band": BAND, "sharing": "own_norm", "bridge": "ffn"},
     "skip": {"connector": {"type": "mlp2x_gelu", "skip": True}},
+    "own_fine": {"band": BAND, "fine_connector": {"type": "perceiver", "queries": 3, "layers": 1}},
 }
 
 

@@ -1,4 +1,4 @@
-"""`qformer` with copied weights is transformers' BLIP-2 and InstructBLIP, up to the language model."""
+"""`qformer` with copied weights is transformers' BLIP-2 and InstructBLIP, up to language width."""
 
 from typing import Any
 
