@@ -1,7 +1,8 @@
 """What a recipe costs, in closed form: exact FLOPs, parameters and bytes, without torch or weights.
 
 1 MAC is 2 FLOPs; products of matrices and convolutions only; attention full square; a sample has
-one image; `text_tokens` counts every row of the sequence that is not visual, BOS included.
+one image; `text_tokens` counts every row of the sequence that is not visual, BOS included. Where a
+selector keeps fewer rows of some images than of others, it is the image with the most.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class Cost:
     activation_bytes: int
     """Estimate of what the decoder keeps for the backward pass, without checkpointing."""
     visual_tokens: int
-    """Visual rows in the sequence."""
+    """Visual rows in the sequence; the most of an image, where a selector keeps fewer of some."""
     fine_tokens: int
     """Fine features that a band layer reads."""
     text_tokens: int

@@ -25,6 +25,7 @@ from eramv_lab.data.shards import Asked, BrokenSample
 from eramv_lab.data.sheet import Tile, draw_sheet, short
 from eramv_lab.errors import UserError
 from eramv_lab.model.build import load_tower
+from eramv_lab.recipe import connecting
 from eramv_lab.recipe.model_spec import ModelSpec
 from eramv_lab.registry import ANCHORS, VISION
 from eramv_lab.slots.contracts import Need
@@ -46,8 +47,10 @@ class Picker:
 
     @classmethod
     def of(cls, spec: ModelSpec, weights: Path | None, seed: int = 0) -> Picker | None:
-        """Built from a spec, the tower's weights from a file; None where nothing is selected."""
-        if spec.anchors is None:
+        """Built from a spec, the tower's weights from a file; None where nothing is selected, or
+        nothing that can be told from the tower alone.
+        """
+        if spec.anchors is None or spec.vision.dims().merged or connecting.projects(spec):
             return None
         dims, trained = spec.dims(), weights is not None and weights.is_file()
         with torch.random.fork_rng(devices=[]):
@@ -63,9 +66,13 @@ class Picker:
 
     @torch.inference_mode()
     def __call__(self, pixels_N3HW: torch.Tensor) -> np.ndarray:
-        """Index of the patch of each row, -1 for a row that is no patch: [N,A]."""
+        """Index of the patch of each row, -1 for a row that is no patch, -2 for padding: [N,A]."""
         need = getattr(self.selector, "need", Need.NONE) | Need.CLS
-        return self.selector(self.tower(pixels_N3HW, need)).index_NA.numpy()
+        chosen = self.selector(self.tower(pixels_N3HW, need))
+        index_NA = chosen.index_NA
+        if chosen.mask_NA is not None:
+            index_NA = index_NA.masked_fill(~chosen.mask_NA, -2)
+        return index_NA.numpy()
 
 
 def inspect(
@@ -200,11 +207,17 @@ def counts(asked: Sequence[tuple[Asked, int]]) -> list[Column]:
 
 
 def _caption(spec: ModelSpec, picker: Picker | None, picks: np.ndarray | None) -> str:
-    if picker is None or picks is None:
+    if spec.anchors is None:
         return "anchors none: no row of the image enters the sequence"
     name = ANCHORS.of(spec.anchors).name
+    if picker is None or picks is None:
+        merged = spec.vision.dims().merged
+        why = "of what the tower merged" if merged else "chosen behind the connector"
+        return f"anchors {name}: {spec.dims().anchors} rows {why}, none to outline"
     patches = int((picks[0] >= 0).sum())
     rows = f"{picks.shape[1]} of {spec.dims().vision.tokens} rows"
+    if (picks == -2).any():
+        rows = f"{(picks > -2).sum(axis=1).mean():.1f} rows in the mean, at most {rows}"
     if patches:
         what = f"anchors {name}: {rows}, {patches} of them patches, outlined"
     else:

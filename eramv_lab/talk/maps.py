@@ -64,12 +64,15 @@ class Look:
             made_of = f"{made} made of many patches" if made else "no patch"
             return f"anchors {self.selector}: {made_of}{', and CLS' if self.cls else ''}"
         cls = " and CLS" if self.cls else ""
-        return f"anchors {self.selector}: {len(self.anchors)} patches{cls}, outlined"
+        made = self.rows - int(self.cls) - len(self.anchors)
+        more = f", and {made} rows made of many" if made else ""
+        return f"anchors {self.selector}: {len(self.anchors)} patches{cls}, outlined{more}"
 
 
 @torch.inference_mode()
 def looks_of(talker: Talker, question: Question, answer: Answer) -> list[Look]:
-    """One `Look` for each image of the question. Raises UserError where it has none.
+    """One `Look` for each image of the question. Raises UserError where it has none,
+    and for a tower that merges patches.
 
     A layer's map is the attention of the rows that said the answer's tokens, mean over them and
     over heads; with `queries: visual` no such row reads, and there is no map.
@@ -77,6 +80,8 @@ def looks_of(talker: Talker, question: Question, answer: Answer) -> list[Look]:
     if not question.images:
         raise UserError("the question has no image, so there is nothing to show")
     model = talker.model
+    if model.dims.vision.merged:
+        raise UserError("the tower merges patches (vision.merge): what it gives has no place")
     inputs = talker.inputs([question])
     patches = model.see(None, inputs["vision_features"])
     counts = inputs["image_counts"]
@@ -126,6 +131,8 @@ def _look(
     spec = model.spec
     vision = spec.vision.dims()
     index = [] if sight.index_NA is None else sight.index_NA[number].tolist()
+    if sight.mask_NA is not None:  # padding is no row
+        index = [i for i, real in zip(index, sight.mask_NA[number].tolist(), strict=True) if real]
     pixels = seen.pixels_3HW.float().cpu().numpy().transpose(1, 2, 0) * means[1] + means[0]
     layers = []
     for layer, cross in crosses.items():

@@ -141,7 +141,16 @@ def test_more_images_than_the_split_that_is_answered_has(arm):
             LabData(recipe, seed=0, shown=False)
 
 
-@pytest.mark.parametrize("anchors", [{"type": "cls_topk", "count": 4}, "pool", "none"])
+ANCHORS = (
+    {"type": "cls_topk", "count": 4},
+    "pool",
+    "none",
+    {"type": "divprune", "count": 4},
+    {"type": "prumerge", "plus": True},
+)
+
+
+@pytest.mark.parametrize("anchors", ANCHORS, ids=str)
 def test_a_contact_sheet_of_any_arm(arm, anchors, tmp_path, capsys):
     band = {"start": 1, "length": 2}
     recipe = arm(anchors=anchors, band=band)
