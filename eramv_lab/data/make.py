@@ -141,7 +141,7 @@ def _sample(world: WorldConfig, split: str, index: int) -> Packed:
     # what `questions_of` gives, without drawing the scene a second time
     questions = ask(scene, world, rng_of(world, split, index, use=1), world.questions)
     asked = [
-        Asked(key=f"{key}-{number}", question=q.text, answer=q.answer, type=q.type)
+        Asked(f"{key}-{number}", q.text, q.answer, q.type, references=q.references)
         for number, q in enumerate(questions)
     ]
     objects = [asdict(thing) for thing in scene.objects]

@@ -167,14 +167,21 @@ def _parse(plain: Any) -> tuple[list[Asked], list[dict[str, Any]]]:
     return [_asked(question) for question in questions], objects
 
 
+def _is_text(value: Any) -> bool:
+    return value.__class__ is str
+
+
 def _asked(plain: Any) -> Asked:
     try:
         one = Asked(**plain)
+        if one.references.__class__ is list:
+            one = one._replace(references=tuple(one.references))
     except TypeError:
         fields = ", ".join(Asked._fields)
         raise ValueError(f"a question needs {fields}, and nothing else") from None
     # every sample of every epoch passes here: no loop over the fields
     texts = one.key.__class__ is one.question.__class__ is one.answer.__class__ is str
-    if not (texts and one.type.__class__ is str and one.follows.__class__ is bool):
+    texts = texts and one.type.__class__ is str and one.references.__class__ is tuple
+    if not (texts and one.follows.__class__ is bool and all(map(_is_text, one.references))):
         raise ValueError(f"a question with a field of another kind: {one._asdict()}"[:200])
     return one

@@ -38,6 +38,8 @@ class Asked(NamedTuple):
     type: str
     follows: bool = False
     """Whether it goes on from the question before it: a later turn of the same conversation."""
+    references: tuple[str, ...] = ()
+    """Of a caption: further ones that would be as right."""
 
 
 class Packed(NamedTuple):
@@ -183,8 +185,9 @@ def encode_text(
 
 def _plain(asked: Asked) -> dict[str, Any]:
     plain = asked._asdict()
-    if not asked.follows:
-        del plain["follows"]
+    for name in ("follows", "references"):
+        if not plain[name]:
+            del plain[name]
     return plain
 
 

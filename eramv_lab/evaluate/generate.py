@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -13,6 +13,8 @@ from torch.nn import functional as F
 from eramv_lab.data.collate import Collator, conversations, repeat_images
 from eramv_lab.data.shards import Asked
 from eramv_lab.data.words import Words
+from eramv_lab.evaluate import captions
+from eramv_lab.evaluate.captions import CAPTION, Captioned
 from eramv_lab.evaluate.statistics import wilson
 
 Status = Literal["ok", "empty", "unparsed"]
@@ -66,6 +68,13 @@ class Prediction:
     """`empty`: no word came; `unparsed`: the answer had no end within the tokens allowed."""
     nll: float
     """Negative log-likelihood of the answer's words, nats, mean over them."""
+    caption: Captioned | None = None
+    """What a caption's own rules say of it; None for every other answer."""
+
+    def row(self) -> dict[str, Any]:
+        """As plain data."""
+        plain = asdict(self)
+        return plain if self.caption else {k: v for k, v in plain.items() if k != "caption"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,8 +89,14 @@ class Evaluation:
         return sum(p.nll for p in self.predictions) / len(self.predictions)
 
     def rate(self, kind: str | None = None) -> dict[str, float]:
-        """`accuracy`, `low`, `high` (Wilson), `n`; of one question type or of all."""
-        scores = [p.score for p in self.predictions if kind in (None, p.type)]
+        """`accuracy`, `low`, `high` (Wilson), `n`; of one question type, or of all but captions.
+
+        Captions have scores of their own (`captions`): a whole one is rarely right word by word.
+        Where nothing else is asked they count after all.
+        """
+        kinds = {p.type for p in self.predictions}
+        kinds = {kind} if kind else kinds - {CAPTION} or kinds
+        scores = [p.score for p in self.predictions if p.type in kinds]
         right = sum(scores)
         low, high = wilson(right, len(scores))
         return {"accuracy": right / len(scores), "low": low, "high": high, "n": len(scores)}
@@ -90,13 +105,25 @@ class Evaluation:
         """`rate` of every question type, by name."""
         return {kind: self.rate(kind) for kind in sorted({p.type for p in self.predictions})}
 
+    def captions(self) -> dict[str, float]:
+        """Means over the captions: `cider`, and where they tell facts `facts` (F1) and its parts.
+
+        Empty where no caption was asked for.
+        """
+        return captions.means(p.caption for p in self.predictions)
+
     def told(self) -> dict[str, Any]:
-        """What a result says of it: `rate`, `loss`, and `per_type`."""
-        return {**self.rate(), "loss": self.loss, "per_type": self.per_type()}
+        """What a result says of it: `rate`, `captions`, `loss`, and `per_type`."""
+        return {
+            **self.rate(),
+            **self.captions(),
+            "loss": self.loss,
+            "per_type": self.per_type(),
+        }
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """The predictions as plain data."""
-        return (asdict(p) for p in self.predictions)
+        return (p.row() for p in self.predictions)
 
 
 def evaluate(
@@ -122,7 +149,9 @@ def evaluate(
     model.eval()
     try:
         with torch.inference_mode():
-            for numbers in batches([len(ids) for ids in prompts], batch):
+            lengths = [len(ids) for ids in prompts]
+            captioned = [query.asked.type == CAPTION for query in questions]
+            for numbers in batches([*zip(captioned, lengths, strict=True)], batch):
                 group = [questions[n] for n in numbers]
                 inputs = _inputs(group, [prompts[n] for n in numbers], images, collator, device)
                 answers_BT, nll_B = _answer(model, inputs, group, collator, max_new_tokens)
@@ -132,16 +161,27 @@ def evaluate(
                     progress(len(found))
     finally:
         model.train(training)
-    return Evaluation(predictions=tuple(found[n] for n in range(len(questions))))
+    return Evaluation(predictions=_captioned(questions, [found[n] for n in range(len(questions))]))
 
 
-def batches(lengths: Sequence[int], batch: int) -> Iterator[list[int]]:
-    """Numbers of prompts that are equally long, in batches."""
-    by_length: dict[int, list[int]] = {}
-    for number, length in enumerate(lengths):
-        by_length.setdefault(length, []).append(number)
-    for length in sorted(by_length):
-        numbers = by_length[length]
+def _captioned(questions: Sequence[Query], found: list[Prediction]) -> tuple[Prediction, ...]:
+    """The predictions, the captions among them scored together."""
+    places = [n for n, query in enumerate(questions) if query.asked.type == CAPTION]
+    references = [(questions[n].asked.answer, *questions[n].asked.references) for n in places]
+    scores = captions.scored([found[n].prediction for n in places], references)
+    for n, score in zip(places, scores, strict=True):
+        found[n] = replace(found[n], caption=score)
+    return tuple(found)
+
+
+def batches(kinds: Sequence[tuple[Any, ...]], batch: int) -> Iterator[list[int]]:
+    """Numbers of prompts of one kind, in batches: equally long, and captions apart, since a batch
+    goes on for as long as its longest answer."""
+    by_kind: dict[tuple[Any, ...], list[int]] = {}
+    for number, kind in enumerate(kinds):
+        by_kind.setdefault(kind, []).append(number)
+    for kind in sorted(by_kind):
+        numbers = by_kind[kind]
         yield from (numbers[i : i + batch] for i in range(0, len(numbers), batch))
 
 

@@ -42,8 +42,7 @@ def check_fit(
     if not tokenizer and spec.prompt.template in ("vicuna", "chat"):
         message = f"{spec.prompt.template} needs {needed}"
         yield Problem(message=message, key="model.prompt.template")
-    sources = {"data": data} | {f"evaluate.also.{n}": d for n, d in evaluate.also.items()}
-    for key, source in sources.items():
+    for key, source in _sets(data, evaluate).items():
         if not tokenizer and source.type != "world":
             message = f"{source.type} is text of any kind and needs {needed}"
             yield Problem(message=message, key=f"{key}.type")
@@ -63,6 +62,14 @@ def check_sizes(
     yield from lacking(data, evaluate.split, "evaluate.split")
     for name, other in evaluate.also.items():
         yield from _check_also(name, other, data, evaluate)
+    worlds = [s.source for s in _sets(data, evaluate).values() if s.type == "world"]
+    longest = max((world.answer_words() for world in worlds), default=1)
+    if evaluate.max_new_tokens <= longest > 1:
+        message = (
+            f"{evaluate.max_new_tokens} cuts off the world's captions, which have up to {longest} "
+            "words and an end"
+        )
+        yield Problem(message=message, key="evaluate.max_new_tokens")
     sizes = data.source.sizes()
     wanted = (
         ("train.images", train.images, "train", "images"),
@@ -74,6 +81,11 @@ def check_sizes(
         if number > there:
             message = f"{number} is more than data.{data.type}'s {there} {what}"
             yield Problem(message=message, key=key)
+
+
+def _sets(data: DataConfig, evaluate: EvaluateConfig) -> dict[str, DataConfig]:
+    """The data and the further held-out sets, by the key that says where each comes from."""
+    return {"data": data} | {f"evaluate.also.{n}": d for n, d in evaluate.also.items()}
 
 
 def _check_also(

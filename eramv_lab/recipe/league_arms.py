@@ -19,7 +19,7 @@ from eramv_lab.recipe.league import ALL, Entry, League, LeagueConfig
 from eramv_lab.recipe.load import chain_of
 from eramv_lab.recipe.match import MATCH
 from eramv_lab.recipe.merge import expand, merge
-from eramv_lab.recipe.nodes import Mark, Node, find, to_data
+from eramv_lab.recipe.nodes import Node, find, to_data
 from eramv_lab.recipe.parse import choice, parse_config
 from eramv_lab.recipe.system import System, parse_system
 
@@ -53,7 +53,9 @@ def expanded(
         problems += [_placed(p, section, "league") for p in found]
         return None
     first = next((i for i, node in enumerate(chain) if "league" in node.value), len(chain) - 1)
-    files = _files(config, section, Path(chain[first].mark.file), found)
+    beside = Path(chain[first].mark.file).parent / FOLDER
+    known = {path.stem: path for path in sorted(beside.glob("*.yaml"))}
+    files = _files(config, section, known, found)
     bed = chain[:first]
     written: dict[str, Written] = {}
     for name, path in files.items():
@@ -61,11 +63,14 @@ def expanded(
             written[name] = _written(path, bed)
         except UserError as error:
             found += error.problems
-    for key, names in (("full", [config.full]), ("null", config.null)):
+    for key, names, there in (
+        ("full", [config.full], files),
+        ("null", config.null, known | files),  # of some systems alone, not all may be wanted
+    ):
         found += [
-            choice(f"there is no system {name!r} in this league", name, files, f"league.{key}")
+            choice(f"there is no system {name!r} in this league", name, there, f"league.{key}")
             for name in names
-            if name not in files
+            if name not in there
         ]
     full = written.get(config.full)
     if full and (full.system.knob or full.system.training_free):
@@ -74,8 +79,9 @@ def expanded(
     if found:
         problems += [_placed(p, section, "league") for p in found]
         return None
-    league = League(full=config.full, budgets=tuple(sorted(config.budgets)), null=config.null)
-    order = dict.fromkeys([config.full, *config.null, *files])
+    null = tuple(name for name in config.null if name in files)
+    league = League(full=config.full, budgets=tuple(sorted(config.budgets)), null=null)
+    order = dict.fromkeys([config.full, *null, *files])
     arms = {n: node for name in order for n, node in _arms(name, written[name], league).items()}
     return league, arms, [node for one in written.values() for node in one.plugins]
 
@@ -104,19 +110,18 @@ def _label(budget: float) -> str:
 
 
 def _files(
-    config: LeagueConfig, section: Node, league: Path, problems: list[Problem]
+    config: LeagueConfig, section: Node, known: dict[str, Path], problems: list[Problem]
 ) -> dict[str, Path]:
-    """The file of each system, by the name of its arms."""
-    folder = league.parent / FOLDER
-    known = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    """The file of each system, by the name of its arms; `known`: those beside the league."""
     if config.systems == ALL:
         if not known:
-            problems.append(Problem(message=f"{folder} holds no recipe", key="league.systems"))
+            message = f"there are no recipes in {FOLDER}/ beside the league"
+            problems.append(Problem(message=message, key="league.systems"))
         return known
     files: dict[str, Path] = {}
     for one in config.systems:
         mark = find(section, "systems")
-        path = known.get(one) or base_path(one, Mark(str(league), 1 if mark.line else None))
+        path = known.get(one) or base_path(one, mark)
         if not path.exists():
             wrong = choice(f"there is no system {one!r}", one, known, "league.systems")
             problems.append(wrong)

@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import math
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from eramv_lab.errors import InfeasibleError, LabError, Problem
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 MATCH = "match_flops_of"
 MOST = 1 << 20
+NEAR = 256
+"""Numbers that are tried for the first that is a model."""
 TOLERANCE = 0.05
 """How much dearer than the target the smallest model may be and still pass for equal."""
 
@@ -70,15 +73,16 @@ def equal_flops(spec_of: SpecOf, other: ModelSpec, cost: CostConfig, match: Matc
     def at(index: int) -> ModelSpec | None:
         return spec_of(match.number(index))
 
-    least = at(0)
+    first = first_model(at, match) or 0
+    least = at(first)
     if least is not None:
         above = formula.prefill_flops(least, cost.text_tokens) / target - 1
         if 0 <= above <= TOLERANCE:
-            return match.number(0)
-    last = _last(at, match)
+            return match.number(first)
+    last = _last(at, match, first + 1)
     settings = {"text_tokens": cost.text_tokens, "value": match.number}
     try:
-        return match.number(budget.solve(at, target, 0, last, **settings))
+        return match.number(budget.solve(at, target, first, last, **settings))
     except budget.OutOfReach as error:
         if match.share == 1:
             raise
@@ -88,11 +92,24 @@ def equal_flops(spec_of: SpecOf, other: ModelSpec, cost: CostConfig, match: Matc
         raise InfeasibleError(message) from error
 
 
-def _last(at: Callable[[int], ModelSpec | None], match: Match) -> int:
-    """The last index to look at; without `to`, where doubling finds no model any more."""
+def first_model(at: Callable[[int], ModelSpec | None], match: Match) -> int | None:
+    """The least index that is a model (some counts have to part evenly); None for none near."""
+    most = NEAR if match.high is None else min(NEAR, _end(match) + 1)
+    return next((index for index in range(most) if at(index) is not None), None)
+
+
+def _end(match: Match) -> int:
+    """The index of `to`."""
+    return int(((match.high or 0) - match.low) / match.step + 1e-9)
+
+
+def _last(at: Callable[[int], ModelSpec | None], match: Match, found: int) -> int:
+    """The last index to look at: that of `to`, or where doubling finds no model any more; with
+    `found` numbers there is one.
+    """
     if match.high is not None:
-        return int((match.high - match.low) / match.step + 1e-9)
-    high, found = 1, 1
+        return _end(match)
+    high = found
     while high < MOST and high <= 4 * found:
         found = high if at(high - 1) is not None else found
         high *= 2
@@ -144,6 +161,7 @@ def solved(
         key = ".".join(map(str, place))
         number: Number | None = None
         match = read_match(asked, key, problems)
+        least = match.low if match else 1  # to see what else is wrong
         if len(wanted) > 1:
             problems.append(Problem(message="only one key of an arm can be matched", key=key))
         elif place[0] != "model" or len(place) < 3:
@@ -152,9 +170,8 @@ def solved(
             unlike = list(unlike_inputs(cost, one.name, one.cost, key))
             problems += unlike
             if not unlike:
-                number = _solve(data, place, one.spec, cost, match, solver, problems)
+                number, least = _solve(data, place, one.spec, cost, match, solver, problems)
         matched[_listed(place)] = None if number is None or not match else match.render()
-        least = match.low if match else 1  # to see what else is wrong
         data = put(data, place, least if number is None else number)
     return data, matched
 
@@ -167,20 +184,25 @@ def _solve(
     match: Match,
     solver: Solver,
     problems: list[Problem],
-) -> Number | None:
+) -> tuple[Number | None, Number]:
+    """The number, None with `problems` extended where there is none; and the least that is a model,
+    or the first where none is: what is wrong with it is reported with the model's other problems.
+    """
+
+    @cache
     def spec_of(number: Number) -> ModelSpec | None:
         return parse_model(put(data, place, number)["model"], [])
 
-    if spec_of(match.low) is None:
-        return None  # what is wrong even then is reported with the model's other problems
+    first = first_model(lambda index: spec_of(match.number(index)), match)
+    least = match.number(first or 0)
     key = ".".join(map(str, place))
     try:
-        return solver(spec_of, other, cost, match)
+        return (None if first is None else solver(spec_of, other, cost, match)), least
     except InfeasibleError as error:
         problems.append(NoMatch(message=str(error), key=key))
     except LabError as error:
         problems.append(Problem(message=str(error), key=key))
-    return None
+    return None, least
 
 
 def _listed(place: Place) -> str:

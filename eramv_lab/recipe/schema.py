@@ -208,7 +208,8 @@ NEUTRAL = frozenset(
 """Keys that change no result: a run's hash does not know them."""
 
 METRICS = (
-    *("accuracy", "loss", "prefill_tflops", "train_pflops", "parameters", "trainable"),
+    *("accuracy", "cider", "facts", "loss"),
+    *("prefill_tflops", "train_pflops", "parameters", "trainable"),
     *("visual_tokens", "fine_tokens", "kv_mib", "latency_ms", "peak_mib", "seconds"),
 )
 """Columns of a row that `expect:` may bound."""

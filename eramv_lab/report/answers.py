@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from eramv_lab.errors import LabError
-from eramv_lab.report.shape import Key, is_number, is_text, sound_object
+from eramv_lab.report.shape import Key, is_number, is_object, is_text, sound_object
+
+MOST_CIDER = 10 + 1e-6
+"""CIDEr-D of a caption that is its only reference, rounding included."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,10 +23,16 @@ class Answer:
     question: str
     answer: str
     score: float
+    caption: Mapping[str, float] = field(default_factory=dict[str, float])
+    """Of a caption: `cider` (0 to 10) and, where it tells facts, `facts` (F1)."""
 
 
 def _is_score(value: Any) -> bool:
     return value is None or (is_number(value) and 0 <= value <= 1)
+
+
+def _is_cider(value: Any) -> bool:
+    return is_number(value) and 0 <= value <= MOST_CIDER
 
 
 NAME = Key(what="a name", sound=is_text)
@@ -31,6 +41,10 @@ ANSWER = {
     "key": NAME,
     **{name: TEXT for name in ("image", "type", "question", "answer")},
     "score": Key(what="a number from 0 to 1", sound=_is_score),
+    "caption": Key(what="scores of a caption", sound=is_object, needed=False),
+    "caption.cider": Key(what="a number from 0 to 10", sound=_is_cider, needed=False),
+    "caption.facts": Key(what="scores of facts", sound=is_object, needed=False),
+    "caption.facts.f1": Key(what="a number from 0 to 1", sound=_is_score, needed=False),
 }
 """What a line of predictions.jsonl must hold."""
 
@@ -57,5 +71,11 @@ def read_answers(file: Path) -> dict[str, Answer]:
             question=item["question"],
             answer=item["answer"],
             score=float(item["score"] or 0),
+            caption=_caption(item.get("caption") or {}),
         )
     return found
+
+
+def _caption(told: Mapping[str, Any]) -> dict[str, float]:
+    found = {"cider": told.get("cider"), "facts": (told.get("facts") or {}).get("f1")}
+    return {name: float(value) for name, value in found.items() if value is not None}

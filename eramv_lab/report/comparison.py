@@ -13,6 +13,7 @@ import numpy as np
 from eramv_lab.errors import UserError
 from eramv_lab.evaluate.statistics import Estimate, accuracy, holm
 from eramv_lab.report import expect
+from eramv_lab.report.captions import SIZES, CaptionScore, caption_scores, without_captions
 from eramv_lab.report.differences import differing
 from eramv_lab.report.further import further_sets, learning
 from eramv_lab.report.league import Standings, standings
@@ -34,6 +35,8 @@ class ArmResult:
     per_type: dict[str, Estimate]
     also: dict[str, Estimate]
     """Accuracy on further held-out sets, by name."""
+    captions: dict[str, CaptionScore]
+    """`cider` and `facts` of the captions, which accuracy leaves out."""
     cost: dict[str, float]
     """Numbers of the row and of the price, as means over the seeds."""
     changed: dict[str, str]
@@ -75,6 +78,8 @@ def compare(found: Found) -> Comparison:
         raise UserError(f"{found.study}: no fit has finished yet")
     keys = _same_questions(finished)
     sample = finished[0].runs[0].answers
+    captions = caption_scores(finished, keys)
+    keys = without_captions(sample, keys)
     images = [sample[key].image for key in keys]
     kinds = np.array([sample[key].type for key in keys])
     types = list(dict.fromkeys(kinds.tolist()))
@@ -103,6 +108,7 @@ def compare(found: Found) -> Comparison:
                     for kind in types
                 },
                 also=further[arm.name],
+                captions=captions[arm.name],
                 cost=_cost(arm.runs),
                 changed={key: values[column[arm.name]] for key, values in changed.items()},
                 plain=_plain_selector(arm.runs[0].recipe),
@@ -131,6 +137,7 @@ def _unfinished(arm: Arm) -> ArmResult:
         per_seed=[],
         per_type={},
         also={},
+        captions={},
         cost={},
         changed={},
     )
@@ -172,7 +179,7 @@ def _cost(runs: Sequence[Run]) -> dict[str, float]:
     return {
         key: statistics.fmean(float(table[key]) for table in tables)
         for key in tables[0]
-        if not (key == "n" or key.startswith("accuracy"))
+        if not (key == "n" or key.startswith(("accuracy", *SIZES)))
         and all(_is_number(t.get(key)) for t in tables)
     }
 
@@ -209,6 +216,7 @@ def _expectations(
         arm.name: arm.cost
         | {kind: e.mean for kind, e in arm.per_type.items()}
         | {f"accuracy_{name}": e.mean for name, e in arm.also.items()}
+        | {name: score.estimate.mean for name, score in arm.captions.items()}
         | {"accuracy": arm.accuracy.mean}
         for arm in results
         if arm.accuracy

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from rich.console import Console
 from rich.text import Text
 
 from eramv_lab.recipe.system import NOTHING
+from eramv_lab.report.captions import caption_columns
 from eramv_lab.report.comparison import Comparison
 from eramv_lab.report.league import Group, Standing, Standings
-from eramv_lab.report.numbers import digits, share
+from eramv_lab.report.numbers import share
 from eramv_lab.report.paired import Difference
 from eramv_lab.report.table import (
     Column,
@@ -25,8 +26,6 @@ from eramv_lab.report.table import (
 
 FREE = "*"
 """Behind the name of a training-free system."""
-CAPTIONS = ("cider", "facts")
-"""Columns of a row that score captions, where the data has any."""
 
 
 def show(comparison: Comparison, league: Standings, console: Console) -> None:
@@ -94,9 +93,7 @@ def _columns(comparison: Comparison, league: Standings) -> list[Column]:
         )
     for name in comparison.also:
         columns.append(column(name, lambda line, n=name: mean(line.arm.also.get(n))))
-    for name in CAPTIONS:
-        if any(name in line.arm.cost for line in lines):
-            columns.append(column(name, lambda line, n=name: digits(line.arm.cost.get(n))))
+    columns += _captions(lines, league.name_of(league.full))
     return [
         *columns,
         column("prefill", lambda line: _share(line.share)),
@@ -105,6 +102,17 @@ def _columns(comparison: Comparison, league: Standings) -> list[Column]:
         scaled("kv_mib", "KV"),
         scaled("parameters", "params"),
     ]
+
+
+def _captions(lines: Sequence[Standing], full: str) -> list[Column]:
+    """Scores of captions, where there are any: each with its interval, and against the full."""
+    told = list(caption_columns([line.arm.captions for line in lines], full))
+    columns: list[Column] = []
+    for (head, means), (_, intervals) in zip(told[::2], told[1::2], strict=True):
+        name = f"{columns[-1].head} {head}" if head.startswith("vs ") else head
+        pairs = zip(means, intervals, strict=True)
+        columns.append(Column(name, [f"{m} ({i})" if m != "–" else "–" for m, i in pairs]))
+    return columns
 
 
 def _name(line: Standing) -> str:

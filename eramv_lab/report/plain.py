@@ -56,6 +56,11 @@ def _arm_plain(arm: ArmResult, reference: str) -> dict[str, Any]:
         "accuracy": _plain(arm.accuracy) | {"per_seed": arm.per_seed, "seeds": arm.seeds} | missing,
         "per_type": {kind: _plain(estimate) for kind, estimate in arm.per_type.items()},
         "also": {name: _plain(estimate) for name, estimate in arm.also.items()},
+        "captions": {
+            name: _plain(score.estimate)
+            | {"difference": _plain(score.difference) if score.difference else None}
+            for name, score in arm.captions.items()
+        },
         "cost": arm.cost,
         "difference": {"to": reference, "mean": None, "low": None, "high": None},
         "changed": arm.changed,

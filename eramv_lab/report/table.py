@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from eramv_lab.evaluate.statistics import Estimate
+from eramv_lab.report.captions import caption_columns, caption_numbers
 from eramv_lab.report.comparison import ArmResult, Comparison
 from eramv_lab.report.numbers import digits, heading, probability, share
 
@@ -69,6 +70,8 @@ def groups(comparison: Comparison) -> list[list[Column]]:
     for name in comparison.also:
         also.append(column(f"accuracy {name}", lambda arm, n=name: mean(arm.also.get(n))))
         also.append(column("95 % interval", lambda arm, n=name: interval(arm.also.get(n))))
+    scores = [arm.captions for arm in arms]
+    captions = [Column(*told) for told in caption_columns(scores, comparison.reference)]
     price = [
         scaled("prefill_tflops"),
         column(f"× {comparison.reference}", _times(arms[0])),
@@ -86,6 +89,7 @@ def groups(comparison: Comparison) -> list[list[Column]]:
     return [
         [column(key, lambda arm, key=key: arm.changed.get(key, "–"), False) for key in keys],
         accuracy,
+        captions,
         also,
         [column(kind, _of_type(kind)) for kind in comparison.types],
         price,
@@ -219,6 +223,7 @@ def as_csv(comparison: Comparison) -> str:
         for name, estimate in arm.also.items():
             row |= {f"accuracy_{name}": estimate.mean, f"accuracy_{name}_low": estimate.low}
             row |= {f"accuracy_{name}_high": estimate.high, f"n_{name}": estimate.n}
+        row |= caption_numbers(arm.captions)
         if arm.difference:
             d = arm.difference
             row |= {"difference": d.estimate.mean, "difference_low": d.estimate.low}

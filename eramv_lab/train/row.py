@@ -161,4 +161,5 @@ def _sample_flops(
 def _score(scored: Evaluation) -> dict[str, float]:
     rate = scored.rate()
     names = {"low": "accuracy_low", "high": "accuracy_high"}
-    return {names.get(k, k): v for k, v in rate.items()} | {"loss": scored.loss}
+    told = {names.get(k, k): v for k, v in rate.items()}
+    return told | {"loss": scored.loss} | scored.captions()

@@ -162,3 +162,11 @@ def write_foreign(folder: Path, members: dict[str, bytes], *infos: tarfile.TarIn
             tar.addfile(info)
     shard = ShardInfo(name=path.name, samples=1, bytes=path.stat().st_size, sha256=sha256_of(path))
     Manifest(config={}, splits={"train": [shard]}).save(folder)
+
+
+def test_captions_keep_their_references(world, tmp_path):
+    mixed = replace(world, mix={"caption": 1.0, "digit": 1.0}, train=3, test=1, val=1)
+    dataset = ShardDataset(make_data(mixed, tmp_path, processes=1), "train")
+    asked = [one.references for n in range(3) for one in questions_of(mixed, "train", n)]
+    assert [one.references for n in range(3) for one in dataset.questions(n)] == asked
+    assert any(asked)

@@ -62,3 +62,13 @@ def test_what_is_wrong_with_a_set_is_told(write, also, key, message):
     (problem,) = caught.value.problems
     assert problem.key == f"evaluate.also{key}" and message in problem.message
     assert problem.line == 2
+
+
+def test_captions_need_room(write):
+    mix = "{world: {mix: {digit: 0.5, caption: 0.5}}}"
+    for text in (f"data: {mix}\n", f"evaluate: {{also: {{told: {mix}}}}}\n"):
+        with pytest.raises(UserError, match=r"2 cuts off the world's captions, .* 12 words"):
+            load(write, text)
+    assert load(write, f"data: {mix}\nevaluate: {{max_new_tokens: 13}}\n").arms
+    none = "data: {world: {mix: {digit: 0.5, caption: 0.0}}}\n"
+    assert load(write, none).arms["main"].evaluate.max_new_tokens == 2

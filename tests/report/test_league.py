@@ -97,11 +97,18 @@ def test_the_same_numbers_for_programs(league):
 
 
 def test_captions_are_columns_where_there_are_any(league):
-    for file in league.glob("*/result.json"):
-        result = json.loads(file.read_text())
-        result["row"]["cider"] = 0.5
-        file.write_text(json.dumps(result))
-    assert "cider" in table.markdown(compare.compare_study(league)).splitlines()[6]
+    for file in league.glob("*/predictions.jsonl"):
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        for line in lines[::4]:
+            scores = {"cider": 5.0, "facts": {"f1": 0.5}}
+            line.update(type="caption", caption={"references": ["star 5"], **scores})
+        file.write_text("\n".join(map(json.dumps, lines)) + "\n")
+    head, _, first, *_ = (
+        line for line in table.markdown(compare.compare_study(league)).splitlines() if "|" in line
+    )
+    cells = dict(zip(head.split(" | "), first.split(" | "), strict=True))
+    assert cells["CIDEr-D"].startswith("500 (") and cells["facts"].startswith("0.500 (")
+    assert "facts vs LLaVA-1.5" in cells
 
 
 def test_the_report_has_one_picture(league):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,12 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from eramv_lab.data.world.vocabulary import EOS, IDS, WORDS, encode
 from eramv_lab.errors import UserError
 from eramv_lab.slots.vision.tiny import TinyVision
-from eramv_lab.train.base.batches import draw_batch, tower_states
+from eramv_lab.train.base.batches import IGNORE, draw_batch, tower_states
 from eramv_lab.train.base.build import build_base
-from eramv_lab.train.base.language import BaseModel
+from eramv_lab.train.base.language import BaseModel, looks
 from eramv_lab.train.base.recipe import PhaseRecipe, parse_base
 
 RECIPE = Path(__file__).parents[2] / "experiments" / "pretrain.yaml"
@@ -61,14 +63,42 @@ def test_packed_questions_do_not_see_each_other_and_blocked_ones_not_the_image()
     batch = draw_batch(store, phase, recipe.world, np.random.default_rng(0))
     with torch.no_grad():
         together = model(batch)
-        blocked = model(batch, blocked=(4, 2))
+        blocked = model(batch, looks=())
         batch.words_BQL[:, 1:] = 7
         apart = model(batch)
         torch.testing.assert_close(together[:, 0], apart[:, 0])
         assert not torch.allclose(together[:, 1], apart[:, 1])
         batch.words_BQL[:, 1:] = batch.words_BQL[:, :1]
         batch.visual_BRV.add_(torch.randn_like(batch.visual_BRV))
-        torch.testing.assert_close(model(batch, blocked=(4, 2))[:, 0], blocked[:, 0])
+        torch.testing.assert_close(model(batch, looks=())[:, 0], blocked[:, 0])
+
+
+def test_layers_that_look_are_drawn_each_by_itself() -> None:
+    rng = np.random.default_rng(0)
+    phase = PhaseRecipe(steps=1, batch=1, objects=(2, 4), blocked=(1, 1), looking=0.5)
+    drawn = [looks(phase, 6, rng) for _ in range(400)]
+    assert all(drawn) and {n for some in drawn for n in some} == {1, 2, 3, 4, 5}
+    for layer in range(1, 6):
+        assert sum(layer in some for some in drawn) / 400 == pytest.approx(0.5, abs=0.1)
+    assert all(len(looks(replace(phase, looking=0.0), 6, rng)) == 1 for _ in range(20))
+    assert looks(replace(phase, looking=1.0), 6, rng) == [1, 2, 3, 4, 5]
+
+
+def test_captions_are_learnt_word_by_word() -> None:
+    recipe = parse_base(small() | {"world": {"mix": {"caption": 1.0, "digit": 1.0}}})
+    torch.manual_seed(0)
+    store = tower_states(TinyVision(recipe.vision).eval(), recipe.world, "base", 4)
+    phase = PhaseRecipe(steps=1, batch=4, objects=(4, 12))
+    batch = draw_batch(store, phase, recipe.world, np.random.default_rng(0))
+    for some, words_QL, labels_QL in zip(
+        batch.questions, batch.words_BQL, batch.labels_BQL, strict=True
+    ):
+        for question, words_L, labels_L in zip(some, words_QL, labels_QL, strict=True):
+            said, told = question.answer.split(), labels_L[labels_L != IGNORE].tolist()
+            assert told == [*encode(question.answer), IDS[EOS]]
+            first = int((labels_L != IGNORE).nonzero()[0])
+            assert WORDS[words_L[first]] == "answer"  # the row that says the first word
+            assert words_L[first + 1 :][: len(said)].tolist() == told[:-1]
 
 
 def test_every_problem_of_a_recipe_is_reported() -> None:
@@ -84,6 +114,7 @@ def test_every_problem_of_a_recipe_is_reported() -> None:
     ("keys", "word"),
     [
         ({"blocked": [0, 4], "blocked_last": [0, 2]}, "blocked"),
+        ({"looking": 1.5}, "looking"),
         ({"objects": [1, 3]}, "objects"),
         ({"patches": [3, 2]}, "patches"),
         ({"batch": 0}, "batch"),

@@ -18,6 +18,7 @@ TYPES: tuple[str, ...] = (
     "exist",
     "count",
     "rel",
+    "caption",
 )
 """Every kind of question that `questions.py` can ask."""
 
@@ -59,7 +60,8 @@ class WorldConfig:
     questions: int = 8
     """Questions asked of every stored image."""
     mix: Mapping[str, float] = field(default_factory=default_mix)
-    """Share of each question type: digit, color, shape, compare, smaller, exist, count, rel."""
+    """Share of each question type: digit, color, shape, compare, smaller, exist, count, rel, and
+    caption, which is answered by several words."""
     shapes: tuple[str, ...] = field(default=SHAPES, metadata=LATER)
     """Shapes of the objects: of the six that a base knows, `thing` (an arrow), `object` (a
     shield)."""
@@ -131,6 +133,10 @@ class WorldConfig:
     def types(self) -> list[str]:
         """Question types of the splits."""
         return sorted(self.mix)
+
+    def answer_words(self) -> int:
+        """Words of the longest answer: a caption of one colour in every shape, or one."""
+        return 2 * len(self.shapes) if self.mix.get("caption", 0) > 0 else 1
 
     def identity(self) -> Any:
         """What the data is, for a run's hash; None: these keys say it."""

@@ -1,15 +1,15 @@
-"""Questions about a scene whose one-word answer follows from its objects and from nothing else."""
+"""Questions about a scene whose answer, a word or a caption, follows from its objects alone."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from eramv_lab.data.world.config import WorldConfig
 from eramv_lab.data.world.scene import Object, Scene, make_scene, rng_of
-from eramv_lab.data.world.vocabulary import COLOURS, SHAPES
+from eramv_lab.data.world.vocabulary import COLOURS, MORE_SHAPES, SHAPES
 
 Objects = tuple[Object, ...]
 _TRIES = 50
@@ -18,12 +18,14 @@ _PLACES = {"left of": (0, -1), "right of": (0, 1), "above": (-1, 0), "below": (1
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked, the one word that answers it, and its type."""
+    """What is asked, what answers it (one word, or the words of a caption), and its type."""
 
     text: str
     """Words joined by blanks, without a question mark."""
     answer: str
     type: str
+    references: tuple[str, ...] = field(default=(), repr=False)
+    """Further captions that would be as right: the same facts in another order."""
 
 
 def ask(scene: Scene, config: WorldConfig, rng: np.random.Generator, count: int) -> list[Question]:
@@ -48,7 +50,7 @@ def ask_about(
         name = names[int(np.searchsorted(edges, rng.random() * edges[-1], side="right"))]
         asked = _ASK[name](objects, rng)
         if asked is not None:
-            found.append(Question(text=asked[0], answer=asked[1], type=name))
+            found.append(Question(asked[0], asked[1], name, tuple(asked[2:])))
     raise ValueError(f"no question of types {', '.join(names)} fits {len(objects)} objects")
 
 
@@ -148,7 +150,25 @@ def _rel(objects: Objects, rng: np.random.Generator) -> tuple[str, str] | None:
     return None
 
 
-_ASK: dict[str, Callable[[Objects, np.random.Generator], tuple[str, str] | None]] = {
+def _caption(objects: Objects, rng: np.random.Generator) -> tuple[str, ...]:
+    """All objects of a colour that is there: shape and digit of each, by shape.
+
+    Behind it the same by digit and in reading order, as far as these differ.
+    """
+    colours = sorted({thing.colour for thing in objects})
+    colour = colours[_pick(rng, len(colours))]
+    things = [thing for thing in objects if thing.colour == colour]
+    shapes = (*SHAPES, *MORE_SHAPES)
+    orders = (
+        sorted(things, key=lambda thing: shapes.index(thing.shape)),
+        sorted(things, key=lambda thing: int(thing.digit)),
+        sorted(things, key=lambda thing: thing.cell),
+    )
+    told = [" ".join(f"{thing.shape} {thing.digit}" for thing in order) for order in orders]
+    return f"which objects are {colour}", *dict.fromkeys(told)
+
+
+_ASK: dict[str, Callable[[Objects, np.random.Generator], tuple[str, ...] | None]] = {
     "digit": _digit,
     "color": _color,
     "shape": _shape,
@@ -157,4 +177,5 @@ _ASK: dict[str, Callable[[Objects, np.random.Generator], tuple[str, str] | None]
     "exist": _exist,
     "count": _count,
     "rel": _rel,
+    "caption": _caption,
 }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from eramv_lab.recipe.parse import LATER
+from eramv_lab.recipe.parse import WEIGHTLESS
 from eramv_lab.registry import VISION
 from eramv_lab.shapes import Dims, Op, Projection, VisionDims, attention, linear
 from eramv_lab.slots.contracts import Need, Patches
@@ -40,7 +40,7 @@ class HfVisionConfig:
     """A transformers config as plain data, where there is no path: random weights."""
     feature_layer: int = -2
     """Which entry of `hidden_states` the features are (-1 is the last layer's output)."""
-    merge: tuple[int, ...] | int | None = field(default=None, metadata=LATER)
+    merge: tuple[int, ...] | int | None = field(default=None, metadata=WEIGHTLESS)
     """Merge similar patches in every layer (ToMe): how many are left in the end, or how many pairs
     merge in each layer that runs; `none`: no merging."""
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eramv_lab.recipe.parse import LATER
+from eramv_lab.recipe.parse import WEIGHTLESS
 from eramv_lab.registry import VISION
 from eramv_lab.shapes import Dims, Op, Projection, VisionDims, attention, linear
 from eramv_lab.slots.contracts import Need, Patches
@@ -40,7 +40,7 @@ class TinyVisionConfig:
     """Attention heads."""
     ffn: int = 256
     """Width inside the feed-forward."""
-    merge: tuple[int, ...] | int | None = field(default=None, metadata=LATER)
+    merge: tuple[int, ...] | int | None = field(default=None, metadata=WEIGHTLESS)
     """Merge similar patches in every layer (ToMe): how many are left in the end, or how many pairs
     merge in each layer; `none`: no merging."""
 

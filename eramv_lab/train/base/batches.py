@@ -39,7 +39,7 @@ class LanguageBatch:
     real_BR: Tensor
     """True where a visual row is no padding."""
     words_BQL: Tensor
-    """Ids; each question ends in the marker and its answer."""
+    """Ids; each question ends in the marker and its answer, of one word or several."""
     labels_BQL: Tensor
     """What the next word is where that is supervised, else `IGNORE`."""
     questions: list[list[Question]]
@@ -88,15 +88,15 @@ def pack(rows: list[Tensor], questions: list[list[Question]]) -> LanguageBatch:
     for number, states in enumerate(rows):
         visual_BRV[number, : len(states)] = states
         real_BR[number, : len(states)] = True
-    texts = [[encode(f"{q.text} {ANSWER} {q.answer}") for q in some] for some in questions]
-    longest = max(len(ids) for some in texts for ids in some)
-    pad, end = IDS[PAD], IDS[EOS]
-    words = [[ids + [pad] * (longest - len(ids)) for ids in some] for some in texts]
+    texts = [[(encode(f"{q.text} {ANSWER}"), encode(q.answer)) for q in some] for some in questions]
+    longest = max(len(asked) + len(said) for some in texts for asked, said in some)
+
+    def padded(ids: list[int], value: int) -> list[int]:
+        return ids + [value] * (longest - len(ids))
+
+    words = [[padded(asked + said, IDS[PAD]) for asked, said in some] for some in texts]
     labels = [
-        [
-            [IGNORE] * (len(ids) - 2) + [ids[-1], end] + [IGNORE] * (longest - len(ids))
-            for ids in some
-        ]
+        [padded([IGNORE] * (len(asked) - 1) + [*said, IDS[EOS]], IGNORE) for asked, said in some]
         for some in texts
     ]
     return LanguageBatch(visual_BRV, real_BR, torch.tensor(words), torch.tensor(labels), questions)

@@ -6,6 +6,8 @@ at position 1; then, from position 2, a question's words, the marker `answer`, t
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -65,10 +67,10 @@ class BaseModel(nn.Module):
         self.connector = MlpConnector(connector, Dims(vision=vision, language=language))
         self.language = LlamaModel(config)
 
-    def forward(self, batch: LanguageBatch, blocked: tuple[int, int] = (0, 0)) -> Tensor:
+    def forward(self, batch: LanguageBatch, looks: Collection[int] | None = None) -> Tensor:
         """Logits [B,Q,L,K].
 
-        `blocked`: the number of first and of last layers in which text cannot see visual rows.
+        `looks`: the layers in which text can see visual rows (None: all of them).
         """
         model = self.language
         B, Q, L = batch.words_BQL.shape
@@ -81,8 +83,9 @@ class BaseModel(nn.Module):
         ).long()
         rotary = model.rotary_emb(x_BSD, positions_S[None])
         seen = _mask(batch.real_BR, Q, L, hidden=False)
-        unseen = _mask(batch.real_BR, Q, L, hidden=True) if any(blocked) else seen
-        looks = range(blocked[0], len(model.layers) - blocked[1])
+        looks = range(len(model.layers)) if looks is None else looks
+        blind = len(looks) < len(model.layers)
+        unseen = _mask(batch.real_BR, Q, L, hidden=True) if blind else seen
         for number, layer in enumerate(model.layers):
             mask = seen if number in looks else unseen
             x_BSD = layer(x_BSD, attention_mask=mask, position_embeddings=rotary)
@@ -131,8 +134,8 @@ def train_language(
                 )
             )
             batch = draw_batch(store, phase, world, rng)
-            blocked = (_within(phase.blocked, rng), _within(phase.blocked_last, rng))
-            loss, right = _loss(model, batch, blocked, recipe.eos_weight)
+            open_ = looks(phase, len(model.language.layers), rng)
+            loss, right = _loss(model, batch, open_, recipe.eos_weight)
             loss.backward()
             optimizers.step(clip=recipe.clip)
             step += 1
@@ -144,12 +147,24 @@ def _within(bounds: tuple[int, int], rng: np.random.Generator) -> int:
     return int(rng.integers(bounds[0], bounds[1] + 1))
 
 
+def looks(phase: PhaseRecipe, layers: int, rng: np.random.Generator) -> list[int]:
+    """Layers in which text sees visual rows in this step; one at least."""
+    first, last = _within(phase.blocked, rng), _within(phase.blocked_last, rng)
+    open_ = list(range(first, layers - last))
+    if phase.looking == 1:
+        return open_
+    some = [number for number in open_ if rng.random() < phase.looking]
+    return some or [open_[int(rng.integers(len(open_)))]]
+
+
 def _loss(
-    model: BaseModel, batch: LanguageBatch, blocked: tuple[int, int], eos_weight: float
+    model: BaseModel, batch: LanguageBatch, looks: Collection[int], eos_weight: float
 ) -> tuple[Tensor, float]:
     wanted = batch.labels_BQL != IGNORE
-    logits_NK, labels_N = model(batch, blocked)[wanted], batch.labels_BQL[wanted]
-    end_N = labels_N == IDS[EOS]
+    logits_NK, labels_N = model(batch, looks)[wanted], batch.labels_BQL[wanted]
+    # where a caption ends is a part of what it says, the end of one word is not
+    one_word = (wanted.sum(-1, keepdim=True) == 2).expand_as(wanted)
+    end_N = (labels_N == IDS[EOS]) & one_word[wanted]
     losses_N = F.cross_entropy(logits_NK, labels_N, reduction="none")
     right = (logits_NK.detach().argmax(-1) == labels_N)[~end_N].float().mean().item()
     return losses_N[~end_N].mean() + eos_weight * losses_N[end_N].mean(), right
@@ -157,9 +172,16 @@ def _loss(
 
 @torch.no_grad()
 def all_token_accuracy(
-    model: BaseModel, store: Store, world: WorldConfig, batch: int = 25
+    model: BaseModel,
+    store: Store,
+    world: WorldConfig,
+    batch: int = 25,
+    looks: Collection[int] | None = None,
 ) -> dict[str, float]:
-    """Share of right answers with every patch in the sequence, over all and by question type."""
+    """Share of right answers with every patch in the sequence, over all and by question type.
+
+    `looks`: the layers in which text can see visual rows (None: all of them).
+    """
     right: dict[str, list[bool]] = {}
     for start in range(0, len(store.objects), batch):
         indices = range(start, min(start + batch, len(store.objects)))
@@ -168,8 +190,11 @@ def all_token_accuracy(
             for i in indices
         ]
         packed = pack([store.rows_NSV[i] for i in indices], questions)
-        answer = (packed.labels_BQL != IGNORE) & (packed.labels_BQL != IDS[EOS])
-        hits = (model(packed)[answer].argmax(-1) == packed.labels_BQL[answer]).tolist()
+        # a caption is right where every word of it and its end are, each behind the right ones
+        wanted = packed.labels_BQL != IGNORE
+        wanted &= (packed.labels_BQL != IDS[EOS]) | (wanted.sum(-1, keepdim=True) > 2)
+        said = model(packed, looks).argmax(-1) == packed.labels_BQL
+        hits = (said | ~wanted).all(-1).flatten().tolist()
         asked = [question for some in questions for question in some]
         for question, hit in zip(asked, hits, strict=True):
             right.setdefault(question.type, []).append(hit)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from eramv_lab.data.world.config import WorldConfig
 from eramv_lab.data.world.vocabulary import SHAPES
 from eramv_lab.errors import Problem, UserError, nearest
-from eramv_lab.recipe.parse import parse_config
+from eramv_lab.recipe.parse import LATER, parse_config
 from eramv_lab.slots.connectors.mlp import MlpConnectorConfig
 from eramv_lab.slots.vision.tiny import TinyVisionConfig
 
@@ -96,6 +96,9 @@ class PhaseRecipe:
     """Fewest and most first layers in which text rows cannot see visual rows, drawn per step."""
     blocked_last: tuple[int, int] = (0, 0)
     """The same of the last layers; both together leave text rows a window of layers to look in."""
+    looking: float = field(default=1.0, metadata=LATER)
+    """Chance of each of the other layers that text rows can see visual rows in it, drawn per step
+    (one always can): below 1 every layer has to be able to look, and none may count on it."""
     all_tokens: float = 0.0
     """Share of the steps that show every patch and every object."""
 
@@ -191,5 +194,9 @@ def _cross_check(
             low, high = getattr(phase, name)
             if not (2 if name == "objects" else 0) <= low <= high:
                 yield Problem(message=f"found {low} to {high}, must rise", key=f"{key}.{name}")
+        if not 0 <= phase.looking <= 1:
+            yield Problem(
+                message=f"found {phase.looking}, must lie within 0 and 1", key=f"{key}.looking"
+            )
         if phase.steps < 0 or phase.batch < 1:
             yield Problem(message="steps must be at least 0 and batch at least 1", key=key)
