@@ -149,11 +149,31 @@ class Op:
     """Matrices of layer `layer` that it applies, by their names in `projections`."""
 
 
-def linear(rows: int, columns_in: int, columns_out: int) -> int:
+class Flops(int):
+    """FLOPs of a product of matrices, which know what it reads and writes.
+
+    A number as any other; what is reckoned from it is a plain one, which knows nothing of that.
+    """
+
+    weight: int
+    """Numbers in its matrix; 0 where both sides are made of the sample."""
+    moved: int
+    """Numbers that it reads and writes for one sample, the matrix apart."""
+
+    @staticmethod
+    def of(flops: int, weight: int, moved: int) -> Flops:
+        """A product of all three."""
+        made = Flops(flops)
+        made.weight, made.moved = weight, moved
+        return made
+
+
+def linear(rows: int, columns_in: int, columns_out: int) -> Flops:
     """FLOPs of `rows` rows through a `columns_in` x `columns_out` matrix."""
-    return 2 * rows * columns_in * columns_out
+    weight = columns_in * columns_out
+    return Flops.of(2 * rows * weight, weight, rows * (columns_in + columns_out))
 
 
-def attention(queries: int, keys: int, width: int) -> int:
+def attention(queries: int, keys: int, width: int) -> Flops:
     """FLOPs of scores and mix for all heads together, full square (no causal halving)."""
-    return 4 * queries * keys * width
+    return Flops.of(4 * queries * keys * width, 0, 2 * (queries + keys) * width)
