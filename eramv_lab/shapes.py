@@ -152,7 +152,7 @@ class Op:
 class Flops(int):
     """FLOPs of a product of matrices, which know what it reads and writes.
 
-    A plain number as well: where one is all that an operation tells, it moves nothing.
+    A number as any other; what is reckoned from it is a plain one, which knows nothing of that.
     """
 
     weight: int
@@ -166,12 +166,6 @@ class Flops(int):
         made = Flops(flops)
         made.weight, made.moved = weight, moved
         return made
-
-    def __mul__(self, times: int) -> Flops:
-        """So many products of the same sizes."""
-        return Flops.of(int(self) * times, self.weight * times, self.moved * times)
-
-    __rmul__ = __mul__
 
 
 def linear(rows: int, columns_in: int, columns_out: int) -> Flops:

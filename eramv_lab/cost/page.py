@@ -77,7 +77,11 @@ def _times(prices: PriceList) -> list[str]:
 
 def _milliseconds(row: Priced) -> list[str]:
     found = row.seconds.values()
-    return [f"{seconds * 1e3:.3g}" for by_batch in found for seconds in by_batch["prefill"]]
+    return [_short(seconds * 1e3) for by_batch in found for seconds in by_batch["prefill"]]
+
+
+def _short(number: float) -> str:
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def _cells(row: Priced, prices: PriceList) -> list[str]:

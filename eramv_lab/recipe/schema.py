@@ -114,7 +114,7 @@ class TrainConfig:
     lr: Positive = 5e-4
     """Peak learning rate of AdamW."""
     muon_lr: Positive = 0.01
-    """Peak learning rate of Muon."""
+    """Peak learning rate of Muon, and of the gates of a band, which scale its matrices."""
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """Decay of matrices; vectors and embeddings have none."""
     warmup: Whole = 20

@@ -56,16 +56,19 @@ class Chained(Optimizer):
 
 def treatment(
     name: str, role: str, parameter: Tensor
-) -> Literal["matrix", "decay", "plain", "lora"]:
+) -> Literal["matrix", "decay", "plain", "lora", "gate"]:
     """How a parameter is trained: by Muon (a hidden matrix), by AdamW with or without decay.
 
-    Vectors (norms, biases, gates), embeddings and heads are plain. The halves of a low-rank
-    difference are AdamW's, with decay: Muon makes all directions of a matrix's step equally long,
-    and here the matrix that counts is the halves' product.
+    Vectors (norms, biases), embeddings and heads are plain. A gate is the scale of a matrix that
+    starts at zero, and moves at the matrices' rate: at that of norms it would stay nearly closed.
+    The halves of a low-rank difference are AdamW's, with decay: Muon makes all directions of a
+    matrix's step equally long, and here the matrix that counts is the halves' product.
     """
     if is_difference(name):
         return "lora"
     module = name.rsplit(".", 2)[-2] if "." in name else name
+    if module == "gate" and parameter.ndim < 2:
+        return "gate"
     if parameter.ndim < 2 or "embed" in module or module == "lm_head":
         return "plain"
     return "matrix" if role in MATRIX_ROLES and parameter.ndim == 2 else "decay"
@@ -84,7 +87,7 @@ def build_optimizer(
     """The optimizer of `(name, role, parameter)` triples, one group per role and treatment.
 
     `lr` is AdamW's rate, `lora_lr` by role that of low-rank differences where it is another,
-    `muon_lr` Muon's. Groups carry `role` and `kind` for the logs.
+    `muon_lr` Muon's and, beside it, that of gates. Groups carry `role` and `kind` for the logs.
     """
     groups: dict[tuple[str, str], list[nn.Parameter]] = {}
     for path, role, parameter in trainable:
@@ -96,7 +99,9 @@ def build_optimizer(
     adamw: list[dict[str, Any]] = []
     for (kind, role), parameters in groups.items():
         group: dict[str, Any] = {"params": parameters, "role": role, "kind": kind}
-        group["weight_decay"] = 0.0 if kind == "plain" else weight_decay
+        group["weight_decay"] = 0.0 if kind in ("plain", "gate") else weight_decay
+        if kind == "gate" and name == "muon":
+            group["lr"] = muon_lr
         if kind == "lora":
             group["lr"] = (lora_lr or {}).get(role, lr)
         (muon if kind == "muon" else adamw).append(group)

@@ -1,6 +1,7 @@
 """The chained optimizer does what its parts do apart, and is saved and scheduled as one."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -63,6 +64,23 @@ def test_groups_are_by_role_and_treatment(net: Net) -> None:
         ("decay", "vision"): 1,
         ("plain", "vision"): 1,
     }
+
+
+@pytest.mark.parametrize(("name", "rate"), [("muon", 0.01), ("adamw", 5e-4)])
+def test_gates_move_as_fast_as_the_matrices_that_they_scale(name: Any, rate: float) -> None:
+    gates = (
+        "band.gate.weight",
+        "band.ffn.gate.weight",
+        "band.gate.proj.bias",
+        "band.ffn.norm.weight",
+    )
+    three = [(f"layers.1.{n}", "band", nn.Parameter(torch.zeros(1))) for n in gates]
+    three.append(("layers.1.band.ffn.gate_proj.weight", "band", nn.Parameter(torch.zeros(2, 2))))
+    groups = build_optimizer(three, name=name, lr=5e-4, muon_lr=0.01, weight_decay=0.1).param_groups
+    found = {group["kind"]: (group["lr"], group["weight_decay"]) for group in groups}
+    matrices = {"muon": ("muon", 0.01), "adamw": ("decay", 5e-4)}[name]
+    assert found == {"gate": (rate, 0.0), "plain": (5e-4, 0.0), matrices[0]: (matrices[1], 0.1)}
+    assert [len(g["params"]) for g in groups if g["kind"] == "gate"] == [2]
 
 
 def test_chain_equals_separate_optimizers(net: Net) -> None:

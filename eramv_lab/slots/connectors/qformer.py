@@ -74,20 +74,26 @@ class QformerConfig(ConnectorConfig):
         """Operations on `rows` rows of the image and `question` words."""
         wide, narrow = dims.vision.width, self.width
         words = question if self.question else 0
-        both, feed = self.queries + words, linear(1, narrow, self.ffn)
-        square, image = linear(1, narrow, narrow), "memory" if self.norm else "vision"
+        both, image = self.queries + words, "memory" if self.norm else "vision"
+
+        def square(rows: int) -> Op:
+            return op(linear(rows, narrow, narrow))
+
+        def feed(rows: int) -> list[Op]:
+            return [op(linear(rows, narrow, self.ffn))] * 2
+
         found: list[Op] = []
         for layer in range(self.layers):
-            found += [op(both * square)] * 3
-            found += [op(attention(both, both, narrow), kind="attention"), op(both * square)]
+            found += [square(both)] * 3
+            found += [op(attention(both, both, narrow), kind="attention"), square(both)]
             if words:  # before the queries have seen the image: so gradients come in this order
-                found += [op(words * feed)] * 2
+                found += feed(words)
             if layer % self.every == 0:
-                found.append(op(self.queries * square))
+                found.append(square(self.queries))
                 found += [op(linear(rows, wide, narrow), image)] * 2
                 found.append(op(attention(self.queries, rows, narrow), "memory", "attention"))
-                found.append(op(self.queries * square))
-            found += [op(self.queries * feed)] * 2
+                found.append(square(self.queries))
+            found += feed(self.queries)
         return [*found, op(linear(self.queries, narrow, dims.language.width))]
 
     def parameters(self, dims: Dims) -> int:

@@ -36,8 +36,8 @@ class LoraSharingConfig(SharedConfig):
 
     def memory_ops(self, language: LanguageDims, memory: int, layer: int) -> list[Op]:
         """Shared keys and values, and their differences."""
-        down = 2 * linear(memory, language.width, self.rank)
-        up = 2 * linear(memory, self.rank, language.kv_width)
+        down = linear(memory, language.width, 2 * self.rank)
+        up = linear(memory, self.rank, 2 * language.kv_width)
         return [
             kv_op(language, memory, layer, "language"),
             _low(down, layer, "memory"),
