@@ -72,7 +72,7 @@ def test_a_system_answers_every_verb(file, place, lab, monkeypatch):
     lab("export", fit.folder, out)
     question = ("--image", place / "a.png", "--question", "what digit is in the red star")
     answers = [json.loads(lab("generate", m, *question, "--json")) for m in (fit.folder, out)]
-    assert answers[0]["answer"] == answers[1]["answer"]
+    assert answers[0]["prediction"] == answers[1]["prediction"]
 
 
 BORDER = '''
