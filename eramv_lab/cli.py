@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from eramv_lab import __version__, cli_models, cli_talk
-from eramv_lab.cli_args import (
-    ArmNames,
-    AsJson,
-    Overrides,
-    RecipePath,
-    Runs,
-    load,
-    print_unreached,
-)
+from eramv_lab import __version__, cli_cost, cli_models, cli_talk
+from eramv_lab.cli_args import ArmNames, AsJson, Overrides, RecipePath, Runs, load, print_unreached
 from eramv_lab.cli_data import data_app
 from eramv_lab.errors import LabError, Problem, UserError
 from eramv_lab.recipe import complete
@@ -99,43 +90,7 @@ def compare(
     raise typer.Exit(compare_main(names, runs, json=as_json, plot=plot))
 
 
-@app.command()
-def cost(
-    recipe: RecipePath,
-    overrides: Overrides = None,
-    arm: ArmNames = None,
-    text_tokens: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Price for so many rows that are not visual; matches are still solved at the "
-            "recipe's own cost.text_tokens.",
-        ),
-    ] = None,
-    count: Annotated[bool, typer.Option(help="Count on the meta device too; must agree.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Price every arm by the closed form, without weights or data."""
-    loaded = load(recipe, overrides, arm)
-    from eramv_lab.cost.show import price_arm, print_costs, verify
-
-    arms = {name: loaded.arm(name) for name in arm or loaded.arms}
-    if text_tokens is not None:
-        arms = {
-            name: replace(one, cost=replace(one.cost, text_tokens=text_tokens))
-            for name, one in arms.items()
-        }
-    costs = {name: price_arm(one) for name, one in arms.items()}
-    for name, one in arms.items() if count else ():
-        print(f"{name}: counted {verify(one)} FLOPs, as the closed form says", file=sys.stderr)
-    if as_json:
-        import json
-
-        flat = {name: one.to_json() for name, one in costs.items()}
-        print(json.dumps({"arms": flat} if loaded.has_arms else flat["main"], indent=1))
-    else:
-        print_costs(costs)
-        print_unreached(loaded, arm)
+app.command()(cli_cost.cost)
 
 
 @app.command()

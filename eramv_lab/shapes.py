@@ -149,11 +149,37 @@ class Op:
     """Matrices of layer `layer` that it applies, by their names in `projections`."""
 
 
-def linear(rows: int, columns_in: int, columns_out: int) -> int:
+class Flops(int):
+    """FLOPs of a product of matrices, which know what it reads and writes.
+
+    A plain number as well: where one is all that an operation tells, it moves nothing.
+    """
+
+    weight: int
+    """Numbers in its matrix; 0 where both sides are made of the sample."""
+    moved: int
+    """Numbers that it reads and writes for one sample, the matrix apart."""
+
+    @staticmethod
+    def of(flops: int, weight: int, moved: int) -> Flops:
+        """A product of all three."""
+        made = Flops(flops)
+        made.weight, made.moved = weight, moved
+        return made
+
+    def __mul__(self, times: int) -> Flops:
+        """So many products of the same sizes."""
+        return Flops.of(int(self) * times, self.weight * times, self.moved * times)
+
+    __rmul__ = __mul__
+
+
+def linear(rows: int, columns_in: int, columns_out: int) -> Flops:
     """FLOPs of `rows` rows through a `columns_in` x `columns_out` matrix."""
-    return 2 * rows * columns_in * columns_out
+    weight = columns_in * columns_out
+    return Flops.of(2 * rows * weight, weight, rows * (columns_in + columns_out))
 
 
-def attention(queries: int, keys: int, width: int) -> int:
+def attention(queries: int, keys: int, width: int) -> Flops:
     """FLOPs of scores and mix for all heads together, full square (no causal halving)."""
-    return 4 * queries * keys * width
+    return Flops.of(4 * queries * keys * width, 0, 2 * (queries + keys) * width)

@@ -114,4 +114,7 @@ def _op(kind: Literal["linear", "attention"], flops: int, layer: int | None, *we
 
 def _matrices(language: LanguageDims, rows: int, layer: int, names: Iterable[str]) -> list[Op]:
     sizes = language.projections()
-    return [_op("linear", 2 * rows * sizes[name].size, layer, name) for name in names]
+    return [
+        _op("linear", linear(rows, sizes[name].columns_in, sizes[name].columns_out), layer, name)
+        for name in names
+    ]

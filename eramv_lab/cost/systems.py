@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eramv_lab.cost.flow import rows_by_layer
 from eramv_lab.cost.formula import Cost
-from eramv_lab.cost.ops import rows_by_layer
 from eramv_lab.cost.show import price_arm
 from eramv_lab.errors import Problem, UserError
 from eramv_lab.recipe.describe import system_files

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from eramv_lab.registry import ANCHORS
+from eramv_lab.registry import ANCHORS, CONNECTOR
 
 if TYPE_CHECKING:
     from eramv_lab.recipe.model_spec import ModelSpec
 
+CONNECTORS = ("connector", "fine_connector")
+TAUGHT = "mlp2x_gelu"
+"""The connector that a base has."""
 PER_TOKEN = "one that is per token, such as mlp2x_gelu or linear"
 
 
@@ -64,6 +67,19 @@ def reads_question(spec: ModelSpec) -> bool:
     """Whether a connector reads what is asked: an image is then another one for each question."""
     both = (spec.connector, spec.fine_connector)
     return any(one is not None and one.reads_question for one in both)
+
+
+def begin_anew(spec: ModelSpec) -> dict[str, str]:
+    """The connectors that no base has taught, by their place: they keep their own start."""
+    found = {name: getattr(spec, name) for name in CONNECTORS}
+    kinds = {name: CONNECTOR.of(c).name for name, c in found.items() if c is not None}
+    return {name: kind for name, kind in kinds.items() if kind != TAUGHT}
+
+
+def told_anew(spec: ModelSpec, start: Mapping[str, str] | None) -> list[str]:
+    """Lines that say which connectors begin anew, where the start is a base."""
+    names = begin_anew(spec) if start and "base" in start else {}
+    return [f"{name} {kind} begins anew: the base has {TAUGHT}" for name, kind in names.items()]
 
 
 def check_connectors(spec: ModelSpec) -> Iterator[tuple[str, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -41,11 +41,17 @@ class Document:
         return merge(self.shared, self.arms[name])
 
 
-def read_recipe(path: Path | str, overrides: Iterable[str] = ()) -> Document:
+def read_recipe(
+    path: Path | str,
+    overrides: Iterable[str] = (),
+    *,
+    prepare: Callable[[Document], None] | None = None,
+) -> Document:
     """The document of a recipe file, `extends` followed, `key=value` overrides on top.
 
-    An override changes what all arms share; `arms.NAME.key=value` changes one arm. Problems that
-    do not stop the reading are in `.problems`. Raises UserError where a file cannot be read.
+    `prepare` changes what the file says before that. An override changes what all arms share;
+    `arms.NAME.key=value` changes one arm. Problems that do not stop the reading are in
+    `.problems`. Raises UserError where a file cannot be read.
     """
     document = Document(Node({}, Mark(str(path))))
     chain = chain_of(Path(path))
@@ -54,6 +60,8 @@ def read_recipe(path: Path | str, overrides: Iterable[str] = ()) -> Document:
         kept = {key: child for key, child in node.value.items() if key not in OWN}
         _add(document, Node(kept, node.mark))
     _add(document, own)
+    if prepare is not None:
+        prepare(document)
     problems: list[Problem] = []
     turned: list[Node] = []
     for text in overrides:

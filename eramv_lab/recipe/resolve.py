@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from eramv_lab.recipe.load import Document, read_recipe
 from eramv_lab.recipe.match import NoMatch, Solver, equal_flops
 from eramv_lab.recipe.nodes import Node, find, to_data
 from eramv_lab.recipe.parse import choice
+from eramv_lab.recipe.shape import at_shape, shape_path
 from eramv_lab.recipe.system import System, check_system, parse_system
 from eramv_lab.registry import load_plugins
 
@@ -67,14 +69,19 @@ class Recipe:
 
 
 def load_recipe(
-    path: Path | str, overrides: Iterable[str] = (), *, solver: Solver = equal_flops
+    path: Path | str,
+    overrides: Iterable[str] = (),
+    *,
+    solver: Solver = equal_flops,
+    shape: str | None = None,
 ) -> Recipe:
-    """The checked recipe of a file, with `key=value` overrides.
+    """The checked recipe of a file, with `key=value` overrides, at a `shape` to be priced at.
 
     `solver` finds the number for `match_flops_of`. Raises UserError with every problem of every
     arm, file and line; InfeasibleError where each of them is a match that no number satisfies.
     """
-    document = read_recipe(path, overrides)
+    prepare = None if shape is None else partial(at_shape, path=shape_path(shape, Path(path)))
+    document = read_recipe(path, overrides, prepare=prepare)
     if "search" in document.shared.value:
         message = "this is a sweep, which `sweep` runs; `fit` takes the best.yaml that it leaves"
         raise UserError(_placed(Problem(message=message, key="search"), document.shared))

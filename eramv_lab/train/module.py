@@ -17,6 +17,7 @@ from eramv_lab.data.collate import IGNORED, repeat_images
 from eramv_lab.data.words import begun_from, words_of
 from eramv_lab.errors import Problem, UserError
 from eramv_lab.model import build_model
+from eramv_lab.recipe.connecting import told_anew
 from eramv_lab.recipe.lora import adapted, bits_of
 from eramv_lab.recipe.model_spec import parse_model
 from eramv_lab.recipe.parse import parse_config
@@ -26,7 +27,7 @@ from eramv_lab.train.optim import build_optimizer, schedule
 from eramv_lab.train.resume import load_weights
 from eramv_lab.train.roles import counts, role_of, set_trainable, table
 from eramv_lab.train.shard import shard
-from eramv_lab.train.start import load_start, told_anew
+from eramv_lab.train.start import load_start
 
 
 class LitArm(LightningModule):

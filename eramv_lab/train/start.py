@@ -14,9 +14,8 @@ from eramv_lab.data.files import locked
 from eramv_lab.data.words import begun_from
 from eramv_lab.errors import LabError
 from eramv_lab.recipe.base import Base, read_base
-from eramv_lab.recipe.model_spec import ModelSpec
+from eramv_lab.recipe.connecting import CONNECTORS, begin_anew
 from eramv_lab.recipe.released import weight_files
-from eramv_lab.registry import SLOTS
 from eramv_lab.train.plan import base_folder
 from eramv_lab.train.roles import role_of
 
@@ -24,9 +23,6 @@ BASE_PARTS = {"vision": "vision_tower", "connector": "connector", "language": "l
 """Files of a base by the module of the model that they fill."""
 NEW_ROLES = ("bridge", "band")
 """Roles that an arm may have and its start may not."""
-CONNECTORS = ("connector", "fine_connector")
-TAUGHT = "mlp2x_gelu"
-"""The connector that a base has."""
 
 
 def ensure_base(
@@ -96,19 +92,6 @@ def load_base(model: nn.Module, folder: Path) -> None:
     _refuse(wrong, f"the base in {folder}")
     _copy(found, wanted)
     _reset_band(model)
-
-
-def begin_anew(spec: ModelSpec) -> dict[str, str]:
-    """The connectors that no base has taught, by their place: they keep their own start."""
-    found = {name: getattr(spec, name) for name in CONNECTORS}
-    kinds = {name: SLOTS["connector"].of(c).name for name, c in found.items() if c is not None}
-    return {name: kind for name, kind in kinds.items() if kind != TAUGHT}
-
-
-def told_anew(spec: ModelSpec, start: Mapping[str, str] | None) -> list[str]:
-    """Lines that say which connectors begin anew, where the start is a base."""
-    names = begin_anew(spec) if start and "base" in start else {}
-    return [f"{name} {kind} begins anew: the base has {TAUGHT}" for name, kind in names.items()]
 
 
 def load_arm(model: nn.Module, folder: Path) -> None:

@@ -110,7 +110,8 @@ class HfVisionConfig:
                 if name == "o":
                     yield op("attention", attention(rows, rows, width), layer)
                 here = rows if name in "qkvo" else after
-                yield op("linear", 2 * here * matrix.size, layer, name)
+                product = linear(here, matrix.columns_in, matrix.columns_out)
+                yield op("linear", product, layer, name)
                 if name == "o" and after < rows:
                     yield match_op(rows, width // dims.heads, layer)
 
