@@ -1,14 +1,15 @@
 """Every system answers fit, cost, generate, export; a new one is one component and one recipe."""
 
 import json
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from eramv_lab import cli
 from eramv_lab.cost.show import verify
 from eramv_lab.recipe.resolve import load_recipe
 from eramv_lab.train.fit import fit_one
@@ -34,12 +35,20 @@ def fitted(file: Path, folder: Path) -> Fit:
     return fit
 
 
-def lab(*words: object) -> str:
-    """What a command line prints; it has to end well."""
-    line = [sys.executable, "-m", "eramv_lab", *map(str, words)]
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def lab(monkeypatch, capsys) -> Callable[..., str]:
+    """Runs a command line in this process and gives what it prints; it has to end well."""
+
+    def run(*words: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["eramv-lab", *map(str, words)])
+        capsys.readouterr()
+        try:
+            cli.main()
+        except SystemExit as ended:
+            assert not ended.code, capsys.readouterr().err
+        return capsys.readouterr().out
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +62,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_a_system_answers_every_verb(file, place, monkeypatch):
+def test_a_system_answers_every_verb(file, place, lab, monkeypatch):
     monkeypatch.chdir(ROOT)
     fit = fitted(file, place)
     row = json.loads((fit.folder / "result.json").read_text())["row"]
@@ -61,9 +70,9 @@ def test_a_system_answers_every_verb(file, place, monkeypatch):
     verify(fit.arm)
     out = place / "out" / file.stem
     lab("export", fit.folder, out)
-    question = ("--image", place / "a.png", "--question", "what digit is in the red star ?")
+    question = ("--image", place / "a.png", "--question", "what digit is in the red star")
     answers = [json.loads(lab("generate", m, *question, "--json")) for m in (fit.folder, out)]
-    assert answers[0]["answer"] == answers[1]["answer"]
+    assert answers[0]["prediction"] == answers[1]["prediction"]
 
 
 BORDER = '''

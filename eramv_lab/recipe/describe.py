@@ -103,8 +103,15 @@ def system_files() -> list[Path]:
 
 
 def _system_file(name: str) -> Path | None:
-    file = SYSTEMS / f"{name.removeprefix('systems/')}.yaml"
-    return file if file.is_file() else None
+    """The recipe of a system, `NAME` or `systems/NAME`. Raises UserError for none of the latter."""
+    short = name.removeprefix("systems/")
+    file = SYSTEMS / f"{short}.yaml"
+    if file.is_file():
+        return file
+    if short != name:
+        names = [found.stem for found in system_files()]
+        raise UserError(choice(f"there is no system {short!r}", short, names))
+    return None
 
 
 def _system_page(file: Path) -> Iterator[str]:
