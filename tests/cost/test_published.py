@@ -185,7 +185,7 @@ def test_whole_model_with_attention_unseen(count, published):
 
 
 def test_sparsevlm_log():
-    """The log's 192.03 tokens and 1.8177 T: 300, 200, 110 rows and the merged ones from layers 2, 6, 15 on.
+    """192.03 tokens and 1.8177 T: 300, 200, 110 rows and the merged ones from layers 2, 6, 15 on.
 
     So its log counts them; by its code they leave after these layers, which is the recipe.
     """
