@@ -48,6 +48,9 @@ class WorldConfig:
     """Side of the box of an object, pixels."""
     jitter: int = 2
     """Largest shift of an object from the middle of its cell, pixels, each way."""
+    drift: int = field(default=0, metadata=LATER)
+    """The cells leave this much of the side free and stand anywhere in the image, so that no grid
+    of patches or pooled rows lies on theirs, pixels."""
     digit_px: int = 11
     """Height of the digit inside an object, pixels."""
     clutter: tuple[int, int] = (6, 14)
@@ -79,9 +82,14 @@ class WorldConfig:
         if self.cells < 1:
             yield f"cells is {self.cells}, must be at least 1"
             return
-        if self.size < 8 * self.cells or self.size % self.cells:
-            yield f"size {self.size} must be a multiple of cells {self.cells}, at least 8 px a cell"
-        room = self.size // self.cells
+        side = self.size - self.drift
+        if self.drift < 0 or side < 8 * self.cells or side % self.cells:
+            less = f" less drift {self.drift}" if self.drift else ""
+            yield (
+                f"size {self.size}{less} must be a multiple of cells {self.cells}, "
+                "at least 8 px a cell"
+            )
+        room = self.room()
         if self.object_px < 6 or self.jitter < 0:
             yield f"object_px {self.object_px} must be at least 6, jitter {self.jitter} at least 0"
         elif self.object_px + 2 * self.jitter > room:
@@ -121,6 +129,10 @@ class WorldConfig:
                 yield f"{name} is {getattr(self, name)}, must be at least 1"
         if self.seed < 0:
             yield f"seed is {self.seed}, must not be negative"
+
+    def room(self) -> int:
+        """Side of a cell, pixels."""
+        return (self.size - self.drift) // self.cells
 
     def sizes(self) -> dict[str, int]:
         """Samples of each split, and questions of a sample."""

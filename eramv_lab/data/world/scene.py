@@ -122,14 +122,16 @@ def _place(config: WorldConfig, rng: np.random.Generator) -> tuple[Object, ...]:
     cells = np.sort(rng.choice(config.cells**2, count, replace=False))
     digits = rng.integers(0, 10, count)
     shifts = rng.integers(-config.jitter, config.jitter + 1, (count, 2))
-    room = config.size // config.cells
+    room = config.room()
     margin = (room - config.object_px) // 2
+    down, right = rng.integers(0, config.drift + 1, 2).tolist() if config.drift else (0, 0)
     objects: list[Object] = []
     for pair, cell, digit, (dy, dx) in zip(
         pairs.tolist(), cells.tolist(), digits.tolist(), shifts.tolist(), strict=True
     ):
         row, column = divmod(cell, config.cells)
-        top, left = row * room + margin + dy, column * room + margin + dx
+        top = down + row * room + margin + dy
+        left = right + column * room + margin + dx
         objects.append(
             Object(
                 colour=COLOURS[colours[pair // len(shapes)]],

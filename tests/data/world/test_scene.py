@@ -132,3 +132,17 @@ def test_the_default_world_is_the_one_that_it_was() -> None:
     assert digest.hexdigest()[:16] == "65a71154d422fe8d"
     assert folder_of(WORLD).name == "29da4e10"
     assert folder_of(WorldConfig(shapes=SHAPES[:5])).name != "29da4e10"
+
+
+def test_cells_that_drift_stand_anywhere_in_the_image():
+    config = WorldConfig(drift=16, object_px=18, jitter=1)
+    edges = []
+    for index in range(40):
+        objects = make_scene(config, "train", index).objects
+        boxes = np.array([thing.box for thing in objects])
+        assert boxes.min() >= 0 and boxes.max() <= config.size
+        cells = np.array([thing.cell for thing in objects])
+        edges.append(boxes[:, 1::-1] - config.room() * cells)  # where the first cell stands
+    spread = np.array([edge.min(axis=0) for edge in edges])
+    assert (np.ptp(spread, axis=0) > config.drift // 2).all()
+    assert all((np.ptp(edge, axis=0) <= 2 * config.jitter).all() for edge in edges)
