@@ -79,5 +79,6 @@ def test_a_page_has_every_row_and_its_command():
     assert text.count("| llava | 576 | 0 |") == 2 and "| 8.894 | 100.0% |" in text
     first, second = text.index("| llava |"), text.index("| anchors |")
     assert first < second  # the dearest first
-    timed = page([listed("llava", gpus=["h100"])], ["cost"])
+    timed = page([listed("qwen_vl", gpus=["h100"])], ["cost"])
+    assert "though their papers have another: qwen_vl (OpenCLIP ViT-bigG, 1024 patches)" in timed
     assert "| recipe | h100 ms b1 | h100 ms b8 | h100 ms b32 |" in timed

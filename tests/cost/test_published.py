@@ -2,9 +2,9 @@
 
 By the formula alone, in `test_conventions`: PyramidDrop's rows of LLaVA-NeXT (2,880 tokens of five
 views; a recipe has one view). Not met by any reading: FastV's K0 R90 (18.9 B; its formula gives
-14.9) and its 7B rows but by their rounded shares, VTW's pair and FiCoCo's three
-by one length of text each, ShortV with FastV (29 %; 34 at the defaults of both),
-HiDrop's 0.42 (its layers are in no text that was read).
+14.9) and its 7B rows but by their rounded shares, VTW's pair and FiCoCo's three by one length of
+text each, ShortV with FastV (29 %; 34 at the defaults of both), HiDrop's 0.42 (its layers are in no
+text that was read).
 """
 
 from functools import cache
@@ -12,7 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from eramv_lab.cost.conventions import BLIND, FASTV, PYRAMIDDROP, SHORTV, SPARSEVLM, whole
+from eramv_lab.cost.conventions import (
+    BLIND,
+    FASTV,
+    PYRAMIDDROP,
+    SHORTV,
+    SPARSEVLM,
+    tokens_by_layer,
+    whole,
+)
 from eramv_lab.cost.formula import price
 from eramv_lab.recipe.resolve import load_recipe
 
@@ -174,6 +182,17 @@ def test_whole_model_with_attention_unseen(count, published):
         connector=sum(op.flops for op in spec.connector.ops(dims, 576)),
     )
     assert total / TERA == pytest.approx(published, abs=0.012)
+
+
+def test_sparsevlm_log():
+    """192.03 tokens and 1.8177 T: 300, 200, 110 rows and the merged ones from layers 2, 6, 15 on.
+
+    So its log counts them; by its code they leave after these layers, which is the recipe.
+    """
+    spec = reduced("sparsevlm", layers=[1, 5, 14])
+    visual, _ = tokens_by_layer(spec)
+    assert sum(visual) / len(visual) == pytest.approx(192.03, abs=5e-3)
+    assert SPARSEVLM.prefill(spec) / TERA == pytest.approx(1.818, rel=0.012)
 
 
 def test_sparsevlm_baseline():
