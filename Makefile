@@ -12,6 +12,7 @@ PIP_FLAGS ?=
 RECIPE    ?= experiments/ablation_ca.yaml
 SWEEP     ?= sweeps/band_search.yaml
 ARGS      ?=
+PRICES    := experiments/systems/PRICES.md
 
 BIN   := $(VENV)/bin
 PIP   := $(BIN)/python -m pip --disable-pip-version-check
@@ -21,7 +22,7 @@ TESTS := $(BIN)/python -m pytest -n 2 --dist worksteal
 LMMS  := .venv-lmms
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fit sweep test test-all test-lmms lint format data base release ui bench lock clean
+.PHONY: help setup fit sweep test test-all test-lmms lint format data base release ui bench prices lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -71,6 +72,11 @@ ui: setup  ## the server that shows all runs, on this machine only
 
 bench: setup  ## time the hot paths, and a sweep beside fresh fits (half an hour on two cores)
 	$(BIN)/python tests/bench.py $(ARGS)
+
+prices: setup  ## the price list of the systems at 7B and 13B, experiments/systems/PRICES.md, anew
+	$(LAB) cost experiments/systems/*.yaml --shape llava15_7b --shape llava15_13b --text-tokens 64 \
+		--gpu a100 --gpu h100 --gpu h200 --markdown > $(PRICES).new
+	mv $(PRICES).new $(PRICES)
 
 lock: $(BIN)/python  ## pin requirements.lock anew from pyproject.toml (ARGS=--upgrade: newest versions)
 	$(PIP) install --quiet uv

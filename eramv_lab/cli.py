@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from eramv_lab import __version__, cli_models, cli_talk
-from eramv_lab.cli_args import ArmNames, AsJson, Overrides, RecipePath, Runs, load
+from eramv_lab import __version__, cli_cost, cli_models, cli_talk
+from eramv_lab.cli_args import ArmNames, AsJson, Overrides, RecipePath, Runs, load, print_unreached
 from eramv_lab.cli_data import data_app
-from eramv_lab.errors import LabError
+from eramv_lab.errors import LabError, Problem, UserError
 from eramv_lab.recipe import complete
 
 app = typer.Typer(
@@ -91,42 +90,7 @@ def compare(
     raise typer.Exit(compare_main(names, runs, json=as_json, plot=plot))
 
 
-@app.command()
-def cost(
-    recipe: RecipePath,
-    overrides: Overrides = None,
-    arm: ArmNames = None,
-    text_tokens: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Price for so many rows that are not visual; matches are still solved at the "
-            "recipe's own cost.text_tokens.",
-        ),
-    ] = None,
-    count: Annotated[bool, typer.Option(help="Count on the meta device too; must agree.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Price every arm by the closed form, without weights or data."""
-    loaded = load(recipe, overrides, arm)
-    from eramv_lab.cost.show import price_arm, print_costs, verify
-
-    arms = {name: loaded.arm(name) for name in arm or loaded.arms}
-    if text_tokens is not None:
-        arms = {
-            name: replace(one, cost=replace(one.cost, text_tokens=text_tokens))
-            for name, one in arms.items()
-        }
-    costs = {name: price_arm(one) for name, one in arms.items()}
-    for name, one in arms.items() if count else ():
-        print(f"{name}: counted {verify(one)} FLOPs, as the closed form says", file=sys.stderr)
-    if as_json:
-        import json
-
-        flat = {name: one.to_json() for name, one in costs.items()}
-        print(json.dumps({"arms": flat} if loaded.has_arms else flat["main"], indent=1))
-    else:
-        print_costs(costs)
+app.command()(cli_cost.cost)
 
 
 @app.command()
@@ -140,15 +104,18 @@ def check(recipe: RecipePath, overrides: Overrides = None, arm: ArmNames = None)
         return
     loaded = load(recipe, overrides, arm)
     from eramv_lab.cost.show import facts
-    from eramv_lab.recipe.diff import differences
+    from eramv_lab.recipe.diff import ABSENT, differences
 
     arms = [loaded.arm(name) for name in arm or loaded.arms]
     differ = differences([{**one.plain, "matched": {}} for one in arms])
     for place, one in enumerate(arms):
         print(f"{one.name} [{one.hash}]  {facts(one)}")
         for key, values in differ.items():
+            if loaded.league and values[place] == ABSENT:
+                continue  # of so many systems, the keys of others
             like = f"  (FLOPs of {one.matched[key]})" if key in one.matched else ""
             print(f"    {key}: {values[place]}{like}")
+    print_unreached(loaded, arm)
     seeds = ", ".join(map(str, loaded.seeds))
     print(f"ok: {loaded.path}, {len(arms)} arm(s), seeds {seeds}")
 
@@ -156,10 +123,19 @@ def check(recipe: RecipePath, overrides: Overrides = None, arm: ArmNames = None)
 @app.command("list")
 def list_components(
     slot: Annotated[
-        str | None, typer.Argument(help="Only this slot.", autocompletion=complete.slots)
+        str | None,
+        typer.Argument(help="Only this slot; or `systems`.", autocompletion=complete.slots),
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Systems as plain JSON.")] = False,
 ) -> None:
-    """List the slots and the components that can fill them."""
+    """List the slots and the components that can fill them; or the systems in experiments/."""
+    if slot == "systems":
+        from eramv_lab.cost.systems import print_systems
+
+        print_systems(as_json)
+        return
+    if as_json:
+        raise UserError(Problem(message="only systems are listed as JSON", key="--json"))
     from eramv_lab.recipe.describe import print_slots
 
     print_slots(slot)
@@ -170,7 +146,7 @@ def describe(
     name: Annotated[
         str,
         typer.Argument(
-            help="A component (name or slot/name), a slot, or a section of recipes.",
+            help="A component (name or slot/name), a slot, a section, or a system.",
             autocompletion=complete.components,
         ),
     ],

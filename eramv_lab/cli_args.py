@@ -42,3 +42,9 @@ def load(recipe: Path, overrides: list[str] | None, arms: list[str] | None = Non
     for name in arms or ():
         loaded.arm(name)
     return loaded
+
+
+def print_unreached(recipe: Recipe, arms: list[str] | None = None) -> None:
+    """Say which arms of a league there are not, and why; nothing where `arms` were asked for."""
+    for name, reason in recipe.league.unreached.items() if recipe.league and not arms else ():
+        print(f"{name}: not reached: {reason}")

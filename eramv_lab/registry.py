@@ -127,7 +127,7 @@ FINE = _slot("fine", "what the band can read", "fine")
 FUSION = _slot("fusion", "how the band's layers read the fine features", "fusion")
 BRIDGE = _slot("bridge", "what a band layer does to the fine features first", "bridges")
 SHARING = _slot("sharing", "whose projections the band uses", "sharing")
-REDUCER = _slot("reducer", "what leaves the sequence inside the language model", "reducers")
+REDUCER = _slot("reducer", "what leaves, waits or freezes inside the language model", "reducers")
 LANGUAGE = _slot("language", "who answers", "language")
 PROMPT = _slot("prompt", "order, template and positions", "prompts")
 

@@ -45,6 +45,8 @@ class VisionDims:
     layers: int
     """Layers that run, up to the features (not those the checkpoint holds)."""
     has_cls: bool
+    merged: bool = False
+    """Its rows were made of several patches each (ToMe): `grid` is one line, and no row a place."""
 
     @property
     def patches(self) -> int:
@@ -113,9 +115,12 @@ class Dims:
     anchors: int = 0
     """A: rows the selector hands to the connector (CLS included)."""
     visual: int = 0
-    """Visual rows in the sequence, after the connector."""
+    """Visual rows in the sequence, after the connector: its own count, or that of the anchors."""
     fine: int = 0
     """M: fine features a band layer reads; 0 without a band."""
+    fine_rows: int = 0
+    """Rows of the tower that the fine features are made of: M, but for a `fine_connector` that
+    makes rows of its own."""
     band: tuple[int, ...] = ()
 
 
@@ -126,7 +131,9 @@ class Op:
     `linear` has a weight (its gradient costs one more forward when trained, and one more for the
     input's when something below is trained); `attention` has none (twice a forward).
     `flow` says whose gradient passes through: `sequence` (the decoder rows), `memory` (the fine
-    features), `vision` (inside the tower), `connector`.
+    features), `vision` (inside the tower), `connector`. Inside a connector `vision` reads the
+    tower's rows as they are, `memory` what is made of them for its own rows to read (behind a
+    norm or matrix), `connector` these rows.
     """
 
     part: str
@@ -142,11 +149,37 @@ class Op:
     """Matrices of layer `layer` that it applies, by their names in `projections`."""
 
 
-def linear(rows: int, columns_in: int, columns_out: int) -> int:
+class Flops(int):
+    """FLOPs of a product of matrices, which know what it reads and writes.
+
+    A plain number as well: where one is all that an operation tells, it moves nothing.
+    """
+
+    weight: int
+    """Numbers in its matrix; 0 where both sides are made of the sample."""
+    moved: int
+    """Numbers that it reads and writes for one sample, the matrix apart."""
+
+    @staticmethod
+    def of(flops: int, weight: int, moved: int) -> Flops:
+        """A product of all three."""
+        made = Flops(flops)
+        made.weight, made.moved = weight, moved
+        return made
+
+    def __mul__(self, times: int) -> Flops:
+        """So many products of the same sizes."""
+        return Flops.of(int(self) * times, self.weight * times, self.moved * times)
+
+    __rmul__ = __mul__
+
+
+def linear(rows: int, columns_in: int, columns_out: int) -> Flops:
     """FLOPs of `rows` rows through a `columns_in` x `columns_out` matrix."""
-    return 2 * rows * columns_in * columns_out
+    weight = columns_in * columns_out
+    return Flops.of(2 * rows * weight, weight, rows * (columns_in + columns_out))
 
 
-def attention(queries: int, keys: int, width: int) -> int:
+def attention(queries: int, keys: int, width: int) -> Flops:
     """FLOPs of scores and mix for all heads together, full square (no causal halving)."""
-    return 4 * queries * keys * width
+    return Flops.of(4 * queries * keys * width, 0, 2 * (queries + keys) * width)

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 import webdataset
+from bench_prefill import prefill
 from bench_rows import Rows, Size, race, versus
 from bench_sweep import sweep
 from PIL import Image
@@ -57,14 +58,16 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     "anchors_only": {"band": "none"},
 }
 # How often; sizes of `small`; words generated; a batch of the made world, and steps of its fit;
-# samples that are read, folder of the data that `sweep` takes.
+# samples that are read, folder of the data that `sweep` takes; shape of `prefill`.
 FULL = Size(
     **{"warm": 1, "rounds": 3, "runs": 4, "width": 256, "layers": 8, "image": 128, "text": 64},
     **{"words": 16, "images": 8, "steps": 12, "samples": 2000, "data": "data"},
+    shape="100m",
 )
 TINY = Size(
     **{"warm": 0, "rounds": 1, "runs": 1, "width": 32, "layers": 4, "image": 32, "text": 8},
     **{"words": 3, "images": 2, "steps": 4, "samples": 20, "data": None},
+    shape=None,
 )
 BATCH = 2
 
@@ -290,7 +293,7 @@ def start(size: Size) -> Rows:
         yield versus(f"{verb} / {floor}", of[verb], of[floor])
 
 
-GROUPS = {f.__name__: f for f in (systems, cache, loop, data, reading, start, sweep)}
+GROUPS = {f.__name__: f for f in (systems, prefill, cache, loop, data, reading, start, sweep)}
 
 
 def main() -> None:

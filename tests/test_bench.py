@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ROWS = {"systems": 6, "cache": 1, "loop": 6, "data": 4, "reading": 4, "start": 6}
+ROWS = {"systems": 6, "prefill": 4, "cache": 1, "loop": 6, "data": 4, "reading": 4, "start": 6}
 
 
 def bench(*groups: str) -> dict[str, list[dict[str, Any]]]:
@@ -36,6 +36,7 @@ def test_bench_tells_every_ratio():
     groups = bench(*ROWS)
     assert {name: len(rows) for name, rows in groups.items()} == ROWS
     assert [row["goal"] for row in groups["systems"]] == [">= 0.8", None, None] * 2
+    assert {row["goal"] for row in groups["prefill"]} == {">= 0.8"}
     assert {row["goal"] for row in groups["loop"]} == {"<= 1.05"}
     assert [row["goal"] for row in groups["reading"]] == ["<= 1.05"] * 3 + [">= 1"]
 

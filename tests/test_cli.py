@@ -149,6 +149,38 @@ def test_cost_and_check_in_words(here, lab):
     assert "9 visual tokens, 144 fine, band 2, 3" in out and "model.band: none" in out
 
 
+def test_cost_of_many_recipes(here, lab):
+    code, out, _ = lab("cost", "small.yaml", "two.yaml", "--json", "model.anchors.count=4")
+    found = json.loads(out)["recipes"]
+    assert code == 0 and found["small"]["visual_tokens"] == 5
+    assert found["two"]["arms"]["b"]["share_of_full"] < 1
+    code, out, _ = lab("cost", "small.yaml", "two.yaml", "--gpu", "h100", "--convention", "shortv")
+    assert code == 0 and "two/b" in out and "h100 ms b32" in out and "data sheet" in out
+
+
+def test_cost_at_a_shape(here, lab):
+    shape = str(ROOT / "experiments/scale/llava15_7b.yaml")
+    _, out, _ = lab("cost", "small.yaml", "--shape", shape, "--json")
+    assert json.loads(out)["parameters"] > 7e9
+    _, out, _ = lab("cost", "small.yaml", "--shape", shape, "--shape", "two.yaml", "--json")
+    assert list(json.loads(out)["shapes"]) == [shape, "two.yaml"]
+    assert "## two.yaml" in lab("cost", "two.yaml", "--shape", "two.yaml", "--markdown")[1]
+
+
+def test_cost_reports_what_is_wrong_in_all_files(here, lab):
+    Path("worse.yaml").write_text(
+        "extends: small.yaml\nmodel: {anchors: nope, bridge: {typ: mlp}}\n"
+    )
+    code, out, err = lab("cost", "bad.yaml", "small.yaml", "worse.yaml", "nowhere.yaml")
+    assert (code, out) == (2, "")
+    assert "bad.yaml:2" in err and "there is no file nowhere.yaml" in err
+    assert "there is no anchors 'nope'" in err and "'typ'" in err
+    for line in (["--gpu", "h1000"], ["--convention", "fast"], ["--shape", "large"]):
+        code, _, err = lab("cost", "small.yaml", *line)
+        assert code == 2 and "there is no " in err, err
+    assert "name a YAML file" in lab("cost", "model.band=none")[2]
+
+
 def test_list_and_describe(lab):
     assert "cls_topk" in lab("list", "anchors")[1] and "gate" not in lab("list", "anchors")[1]
     code, out, _ = lab("describe", "bridge/low_rank")

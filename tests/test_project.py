@@ -33,7 +33,7 @@ LAYERS = (
     ("train",),
     ("analyse", "sweep"),
     ("export", "talk", "integrations"),
-    ("cli_args", "cli_data", "cli_models", "cli_talk", "cli"),
+    ("cli_args", "cli_cost", "cli_data", "cli_models", "cli_talk", "cli"),
     ("__main__",),
 )
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING
 
-from eramv_lab.cost.formula import price
+from eramv_lab.cost.formula import prefill_flops
 from eramv_lab.errors import InfeasibleError, UserError
 
 if TYPE_CHECKING:
@@ -20,11 +20,13 @@ def solve(
     high: int,
     *,
     text_tokens: int = 64,
+    value: Callable[[int], float] = lambda count: count,
 ) -> int:
     """The smallest count in [low, high] whose whole prefill costs `target_flops` or more.
 
     The control never gets less compute than what it is compared with. The price must not fall as
-    the count grows; counts for which `spec_of` gives None (no such model) are stepped over.
+    the count grows; counts for which `spec_of` gives None (no such model) are stepped over. `value`
+    is what a count stands for in messages.
     Raises UserError where there is no model in the range, and InfeasibleError where the target is
     above the price at the top, or below that at the bottom by more than one step of the count.
     """
@@ -34,12 +36,12 @@ def solve(
         for candidate in range(count, high + 1):
             spec = model_of(candidate)
             if spec is not None:
-                return candidate, price(spec, text_tokens=text_tokens).prefill
+                return candidate, prefill_flops(spec, text_tokens)
         return None
 
     bottom = at_or_above(low)
     if bottom is None:
-        raise UserError(f"no count from {low} to {high} gives a model")
+        raise UserError(f"no count from {value(low):g} to {value(high):g} gives a model")
     best, top = None, bottom
     left, right = low, high
     while left <= right:
@@ -50,20 +52,40 @@ def solve(
         else:
             best, right = found or best, middle - 1
     if best is None:
-        raise InfeasibleError(
-            f"no count from {low} to {high} reaches {_tera(target_flops)}: "
-            f"at {top[0]} it costs {_tera(top[1])}, {_tera(target_flops - top[1])} too little"
-        )
+        raise _out_of_reach(low, high, top, target_flops, value)
     if best == bottom and bottom[1] > target_flops:
         after = at_or_above(bottom[0] + 1)
         step = after[1] - bottom[1] if after else 0
         if bottom[1] - target_flops > step:
-            raise InfeasibleError(
-                f"no count from {low} to {high} is as cheap as {_tera(target_flops)}: "
-                f"at {bottom[0]} it costs {_tera(bottom[1])}, "
-                f"{_tera(bottom[1] - target_flops)} too much"
-            )
+            raise _out_of_reach(low, high, bottom, target_flops, value)
     return best[0]
+
+
+class OutOfReach(InfeasibleError):
+    """No count costs so much, or so little: at `count`, the nearest, it is `flops`."""
+
+    def __init__(self, message: str, count: float, flops: int) -> None:
+        super().__init__(message)
+        self.count = count
+        self.flops = flops
+
+
+def _out_of_reach(
+    low: int,
+    high: int,
+    nearest: tuple[int, int],
+    target: int,
+    value: Callable[[int], float],
+) -> OutOfReach:
+    count, flops = value(nearest[0]), nearest[1]
+    less = flops < target
+    how = f"reaches {_tera(target)}" if less else f"is as cheap as {_tera(target)}"
+    gap = f"{_tera(abs(target - flops))} too {'little' if less else 'much'}"
+    message = (
+        f"no count from {value(low):g} to {value(high):g} {how}: "
+        f"at {count:g} it costs {_tera(flops)}, {gap}"
+    )
+    return OutOfReach(message, count, flops)
 
 
 def _tera(flops: int) -> str:

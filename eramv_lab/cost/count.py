@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from eramv_lab.model import build_model
+from eramv_lab.slots.needs import levels_of
 
 if TYPE_CHECKING:
     from eramv_lab.recipe.model_spec import ModelSpec
@@ -94,11 +95,19 @@ def inputs(
         "input_ids": torch.tensor(ids, device=device).expand(batch, -1),
         "image_counts": (1,) * batch,
     }
+    if model.spec.reads_question:  # priced as if the whole text were the question
+        given["question_ids"] = torch.zeros(batch, text_tokens, dtype=torch.long, device=device)
+        given["question_mask"] = torch.ones(batch, text_tokens, dtype=torch.bool, device=device)
     if cached_vision:
+        rows = torch.zeros(batch, vision.patches, vision.width, device=device)
         given["vision_features"] = {
-            "states": torch.zeros(batch, vision.patches, vision.width, device=device),
+            "states": rows,
             "cls": torch.zeros(batch, vision.width, device=device),
             "cls_attention": torch.zeros(batch, vision.heads, vision.patches, device=device),
+            "keys": rows,
+            "cls_logits": torch.zeros(batch, vision.patches, device=device),
+            "logit_keys": rows,
+            **{f"level_{i}": rows for i in range(len(levels_of(model.spec)))},
         }
     else:
         shape = (batch, 3, vision.image, vision.image)
@@ -117,7 +126,7 @@ def _by_column(counter: FlopCounterMode) -> dict[str, int]:
     bridges = [path.removeprefix(f"{root}.") for path in of if path.endswith(".bridge")]
     columns = {
         "vision": at("vision_tower"),
-        "connector": at("connector"),
+        "connector": at("selector", "connector", "fine_connector"),
         "bridge": at("shared_bridge", *bridges),
         "head": at("lm_head"),
     }

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from eramv_lab.cost.ops import decode, prefill, rows_by_layer
+from eramv_lab.cost.flow import live_by_layer, rows_by_layer
+from eramv_lab.cost.ops import decode, prefill
 from eramv_lab.recipe.lora import differences
 
 if TYPE_CHECKING:
@@ -153,14 +154,21 @@ def price(
     )
 
 
+def prefill_flops(spec: ModelSpec, text_tokens: int) -> int:
+    """FLOPs of the whole prefill alone: `price(...).prefill`, which a search asks for often."""
+    return sum(step.op.flops for step in prefill(spec, text_tokens))
+
+
 def count_parameters(spec: ModelSpec) -> dict[str, int]:
     """Parameters by the role that trains them."""
     dims = spec.dims()
     found: Counter[str] = Counter(
         vision=spec.vision.parameters(),
-        connector=spec.connector.parameters(dims),
+        connector=0,
         language=spec.language.parameters(),
     )
+    for one in (spec.connector, spec.fine_connector):
+        found["connector"] += one.parameters(dims) if one is not None else 0
     if spec.anchors is not None:
         found["connector"] += spec.anchors.parameters(dims)
     if spec.bridge is not None:
@@ -174,22 +182,35 @@ def count_parameters(spec: ModelSpec) -> dict[str, int]:
 def kv_values(spec: ModelSpec, text_tokens: int) -> int:
     """Numbers in the caches of one sample after the prefill."""
     dims = spec.dims()
-    rows = sum(rows_by_layer(spec, text_tokens)) + len(spec.band) * dims.fine
-    return 2 * rows * dims.language.kv_width
+    own = sum(rows_by_layer(spec, text_tokens)) * dims.language.kv_width
+    if not spec.readers:
+        return 2 * own
+    read = len(spec.readers) * dims.fine * spec.sharing.heads_of(dims.language).kv_width
+    return 2 * (own + read)
 
 
 def kept_values(spec: ModelSpec, text_tokens: int, supervised_tokens: int) -> int:
     """Numbers that the decoder of one sample keeps for the backward pass, roughly.
 
     A row keeps the input and the output of both norms, q, k, v and the heads' output, and four
-    inner vectors of the feed-forward; a fine feature in a band layer its input, its normed form,
-    k and v. The tower, the connector and the bridge's inside are left out.
+    inner vectors of the feed-forward; a fine feature in a band layer, or a frozen row, its input,
+    its normed form, k and v. The tower, the connector, the bridge's inside and a band's
+    feed-forward are left out.
     """
     dims = spec.dims()
     language = dims.language
-    row = 4 * language.width + 2 * language.query_width + 2 * language.kv_width + 4 * language.ffn
-    fine = 2 * language.width + 2 * language.kv_width
-    read = 2 * language.query_width  # the band's queries and its heads' output
-    rows = rows_by_layer(spec, text_tokens)
-    band = sum(dims.fine * fine + rows[layer] * read for layer in spec.band)
-    return sum(rows) * row + band + supervised_tokens * (language.width + language.vocab)
+    row = 2 * language.width + 2 * language.query_width + 4 * language.ffn  # of a live one
+    still = 2 * language.width + 2 * language.kv_width
+    rows, live = rows_by_layer(spec, text_tokens), live_by_layer(spec, text_tokens)
+    band = 0
+    if spec.readers:
+        heads = spec.sharing.heads_of(language)
+        fine = 2 * language.width + 2 * heads.kv_width
+        read = 2 * heads.query_width  # the band's queries and its heads' output
+        band = sum(dims.fine * fine + live[layer] * read for layer in spec.readers)
+    return (
+        sum(rows) * still
+        + sum(live) * row
+        + band
+        + supervised_tokens * (language.width + language.vocab)
+    )

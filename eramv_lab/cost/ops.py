@@ -10,12 +10,22 @@ positions and look-ups of embeddings are free.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from eramv_lab.registry import ANCHORS
-from eramv_lab.shapes import LanguageDims, Op, attention, linear
+from eramv_lab.cost.flow import (
+    enters,
+    feed_forward,
+    live_by_layer,
+    output,
+    projections,
+    rankings,
+    rows_by_layer,
+    self_attention,
+)
+from eramv_lab.cost.through import through
+from eramv_lab.shapes import LanguageDims, Op, linear
 
 if TYPE_CHECKING:
     from eramv_lab.recipe.lora import Difference, Place
@@ -30,16 +40,6 @@ class Step:
     backward: int = 0
 
 
-def rows_by_layer(spec: ModelSpec, text_tokens: int) -> list[int]:
-    """S of every decoder layer: `text_tokens` and the visual rows that the reducers have left."""
-    dims, events = spec.dims(), spec.events()
-    rows: list[int] = []
-    for layer in range(dims.language.layers):
-        kept = [event.keep for event in events if event.layer <= layer]
-        rows.append(text_tokens + min([dims.visual, *kept]))
-    return rows
-
-
 def prefill(
     spec: ModelSpec,
     text_tokens: int,
@@ -51,7 +51,7 @@ def prefill(
 
     `trained` names the roles (owners) that learn, `differences` the matrices with an adapter.
     """
-    return _Walk(spec, text_tokens, frozenset(trained), differences or {}).run(head_rows)
+    return Walk(spec, text_tokens, frozenset(trained), differences or {}).run(head_rows)
 
 
 def decode(spec: ModelSpec, text_tokens: int) -> list[Op]:
@@ -60,14 +60,14 @@ def decode(spec: ModelSpec, text_tokens: int) -> list[Op]:
     language = dims.language
     ops: list[Op] = []
     for layer, rows in enumerate(rows_by_layer(spec, text_tokens)):
-        ops += [*_projections(language, 1, layer), _self_attention(language, 1, rows + 1, layer)]
-        if layer in spec.band and spec.fusion is not None:
+        ops += [*projections(language, 1, layer), self_attention(language, 1, rows + 1, layer)]
+        if layer in spec.readers:
             ops += spec.fusion.decode_ops(language, dims.fine, layer, spec.sharing)
-        ops += [_output(language, 1, layer), *_feed_forward(language, 1, layer)]
+        ops += [output(language, 1, layer), *feed_forward(language, 1, layer)]
     return [*ops, _head(language, 1)]
 
 
-class _Walk:
+class Walk:
     """One pass over the model; the flags say whether a gradient is asked for at that place."""
 
     def __init__(
@@ -79,7 +79,8 @@ class _Walk:
     ) -> None:
         self.spec, self.dims, self.trained = spec, spec.dims(), trained
         self.differences = differences
-        self.rows = rows_by_layer(spec, text_tokens)
+        self.text_tokens = text_tokens
+        self.rows, self.live = rows_by_layer(spec, text_tokens), live_by_layer(spec, text_tokens)
         self.steps: list[Step] = []
         # one softmax over both asks for a gradient of all keys where any of them does
         self.joint = spec.fusion is not None and spec.fusion.softmax == "joint"
@@ -90,21 +91,24 @@ class _Walk:
         self.connect()
         spec, language = self.spec, self.dims.language
         # embeddings are trained with the language model, anchors bring the connector's gradient
-        self.sequence = "language" in self.trained or (self.connector and self.dims.visual > 0)
+        self.sequence = "language" in self.trained
+        waits = any(event.kind == "inject" for event in spec.events())
+        self.sequence |= not waits and self.connector and self.dims.visual > 0
         once = spec.bridge is not None and spec.bridge.share == "band" and not spec.bridge.carry
         if once and spec.band:
             self.memory = self.bridge(None, self.memory)
         for layer, rows in enumerate(self.rows):
-            self.rank(layer)
-            if layer in spec.band:
-                self.band_layer(layer, rows, once)
+            self.reduce(layer)
+            live = self.live[layer]
+            if layer in spec.readers:
+                self.band_layer(layer, rows, live, once)
             else:
-                asked = [
-                    self.linear(op, self.sequence) for op in _projections(language, rows, layer)
-                ]
-                heads = self.attention(_self_attention(language, rows, rows, layer), *asked)
-                self.sequence |= self.linear(_output(language, rows, layer), heads)
-            self.sequence |= self.feed_forward(_feed_forward(language, rows, layer), self.sequence)
+                if layer in spec.band:  # the fine features are added to rows
+                    self.sequence |= self.memory
+                asked = self.asked(layer, rows, live)
+                heads = self.attention(self_attention(language, live, rows, layer), *asked)
+                self.sequence |= self.linear(output(language, live, layer), heads)
+            self.sequence |= self.feed_forward(feed_forward(language, live, layer), self.sequence)
         self.linear(_head(language, head_rows), self.sequence)
         return self.steps
 
@@ -124,15 +128,15 @@ class _Walk:
                 self.difference(op, one, needed)
         return found or [trained or needed]
 
-    def difference(self, op: Op, one: Difference, needed: bool) -> None:
+    def difference(self, op: Op, one: Difference, needed: bool, learns: bool = True) -> None:
         """Add the two maps of an adapter beside (a part of) the map `op`: A, then B."""
         matrices = self.dims.language if op.owner == "language" else self.spec.vision
         sizes = matrices.projections()
         rows = op.flops // (2 * sum(sizes[name].size for name in op.weights))
         down = linear(rows, one.matrix.columns_in, one.rank)
         up = linear(rows, one.rank, one.matrix.columns_out)
-        self.steps.append(Step(replace(op, flops=down, weights=()), down * (1 + int(needed))))
-        self.steps.append(Step(replace(op, flops=up, weights=()), up * 2))
+        for flops, backward in ((down, down * (1 + int(needed))), (up, up * 2)):
+            self.steps.append(Step(replace(op, flops=flops, weights=()), backward * learns))
 
     def attention(self, op: Op, queries: bool, keys: bool, values: bool) -> bool:
         """Add scores and mix of what asks for a gradient or not; whether the result does."""
@@ -146,11 +150,15 @@ class _Walk:
         return self.linear(ops[-1], inner)
 
     def tower(self) -> None:
-        """The tower; where CLS looks is asked for beside it, and chooses without a gradient."""
-        ops = self.spec.vision.ops(False)
+        """The tower; what is asked for beside it chooses, without a gradient."""
+        from eramv_lab.slots.needs import needs_of  # with torch, as the slots have it anyway
+
+        ops = self.spec.vision.ops()
         heads, asked = False, list[bool]()  # of queries, keys and values; then of the inner rows
         for op in ops:
-            if op.kind == "attention":
+            if not op.owner:  # which rows merge
+                self.steps.append(Step(op))
+            elif op.kind == "attention":
                 heads = self.attention(op, *((asked or [self.vision]) * 3)[:3])
                 asked = []
             elif not op.weights:
@@ -162,19 +170,21 @@ class _Walk:
                 asked = []
             else:
                 asked.append(self.linear(op, self.vision))
-        if _needs_cls_attention(self.spec):
-            self.steps += [Step(op) for op in self.spec.vision.ops(True)[len(ops) :]]
+        self.steps += [Step(op) for op in self.spec.vision.ops(needs_of(self.spec))[len(ops) :]]
 
     def connect(self) -> None:
         """The connector's rows; then what anchors and fine features start from."""
-        self.connector = self.vision
-        rows = self.spec.connector_rows()
-        for op in self.spec.connector.ops(self.dims, rows) if rows else ():
-            # an operation that reads the tower (flow vision) is asked for what the tower asks
-            needed = self.vision if op.flow == "vision" else self.connector
-            self.connector = self.linear(op, needed) or self.connector
-        straight = self.spec.bridge is not None and self.spec.bridge.input == "vision"
+        spec = self.spec
+        for op in spec.anchors.ops(self.dims) if spec.anchors is not None else ():
+            if op.kind == "linear":  # rows made of the tower's
+                self.linear(op, self.vision)
+            else:
+                self.steps.append(Step(op))
+        self.connector = through(self, spec.connector, spec.connector_rows())
+        straight = spec.bridge is not None and spec.bridge.input == "vision"
         self.memory = self.vision if straight else self.connector
+        if spec.fine_connector is not None:
+            self.memory = through(self, spec.fine_connector, self.dims.fine_rows)
 
     def bridge(self, layer: int | None, needed: bool) -> bool:
         """One application of the bridge; whether its result asks for a gradient."""
@@ -189,31 +199,48 @@ class _Walk:
             needed = self.linear(op, before) or needed
         return needed
 
-    def rank(self, layer: int) -> None:
-        """Scores of the prompt's last row against the rows of the layer before, for a reducer."""
-        events = self.spec.events()
-        if any(event.layer == layer and event.rank == "previous" for event in events):
-            flops = attention(1, self.rows[layer - 1], self.dims.language.query_width) // 2
-            op = Op(part="reducer", kind="attention", flops=flops, owner="", layer=layer - 1)
-            self.steps.append(Step(op))
+    def asked(self, layer: int, rows: int, live: int) -> list[bool]:
+        """Queries of the live rows, keys and values of all."""
+        ops = projections(self.dims.language, rows, layer, live)
+        return [self.linear(op, self.sequence) for op in ops]
 
-    def band_layer(self, layer: int, rows: int, bridged: bool) -> None:
+    def reduce(self, layer: int) -> None:
+        """What the reducers do before a layer: rows enter, and what ranks those that leave.
+
+        What is chosen by a ranking has no gradient.
+        """
+        if enters(self.spec, layer):
+            self.sequence |= self.connector
+        for op in rankings(self.spec, self.text_tokens, layer):
+            self.steps.append(Step(op))
+            beside = [self.differences.get((op.owner, layer, name)) for name in op.weights]
+            for one in filter(None, beside):
+                self.difference(op, one, False, learns=False)
+
+    def band_layer(self, layer: int, rows: int, live: int, bridged: bool) -> None:
         """Self-attention and the band's reading, in the order that the fusion has them."""
         language, fusion = self.dims.language, self.spec.fusion
         read = self.keys_values(layer, bridged)
         if fusion.at == "before":
-            self.sequence |= self.read(layer, rows, False, read)
-        asked = [self.linear(op, self.sequence) for op in _projections(language, rows, layer)]
-        queries, *own = asked
+            self.own_step(layer, live, read)
+        queries, *own = self.asked(layer, rows, live)
         if self.joint:
             own = read = [a or b for a, b in zip(own, read, strict=True)]
-        heads = self.attention(_self_attention(language, rows, rows, layer), queries, *own)
-        found = self.read(layer, rows, queries, read) if fusion.at == "parallel" else False
+        heads = self.attention(self_attention(language, live, rows, layer), queries, *own)
+        found = self.read(layer, live, queries, read) if fusion.at == "parallel" else False
         one_output = not self.spec.sharing.own_query  # W_o once, on the sum of both
-        out = self.linear(_output(language, rows, layer), heads or (found and one_output))
+        out = self.linear(output(language, live, layer), heads or (found and one_output))
         self.sequence |= found or out
         if fusion.at == "after":
-            self.sequence |= self.read(layer, rows, False, read)
+            self.own_step(layer, live, read)
+
+    def own_step(self, layer: int, rows: int, keys_values: Sequence[bool]) -> None:
+        """The band's reading as a step of its own, and the feed-forward behind it."""
+        self.sequence |= self.read(layer, rows, False, keys_values)
+        ops = self.spec.fusion.ffn_ops(self.dims.language, rows, layer)
+        if ops:  # behind a norm of the band's own
+            needed = self.sequence or "band" in self.trained
+            self.sequence |= self.feed_forward(ops, needed)
 
     def keys_values(self, layer: int, bridged: bool) -> list[bool]:
         """Bridge, then keys and values of the fine features; whether each asks for a gradient."""
@@ -221,8 +248,7 @@ class _Walk:
         memory = self.memory if bridged else self.bridge(layer, self.memory)
         if spec.bridge is not None and spec.bridge.carry:
             self.memory = memory
-        norm = "band" if getattr(spec.sharing, "own_norm", False) else "language"
-        normed = inner = memory or norm in self.trained
+        normed = inner = memory or spec.sharing.memory_norm in self.trained
         asked = [normed, normed]
         for op in spec.fusion.memory_ops(self.dims.language, self.dims.fine, layer, spec.sharing):
             if op.weights:  # the layer's own keys and values
@@ -238,15 +264,17 @@ class _Walk:
         Maps of flow `sequence` make queries, beside self-attention's `queries`, and gates; those
         of flow `memory` take what was read.
         """
-        spec, language = self.spec, self.dims.language
-        ops = spec.fusion.row_ops(language, rows, self.dims.fine, layer, spec.sharing)
+        spec, fusion, language = self.spec, self.spec.fusion, self.dims.language
+        ops = fusion.row_ops(language, rows, self.dims.fine, layer, spec.sharing)
         read = next(i for i, op in enumerate(ops) if op.kind == "attention")
         before = [op for op in ops[:read] if op.flow != "memory"]
-        queries = self.in_turn(before, self.sequence) or (queries and spec.sharing.shared_query)
+        normed = self.sequence
+        if fusion.at != "parallel":  # a step of its own may have a norm of its own
+            normed |= spec.sharing.row_norm == "band" and "band" in self.trained
+        queries = self.in_turn(before, normed) or (queries and spec.sharing.shared_query)
         heads = self.attention(ops[read], queries, *keys_values)
-        gated = any([self.linear(op, self.sequence) for op in ops[read + 1 :]])
-        gates = spec.fusion.parameters(language, spec.sharing) - spec.sharing.parameters(language)
-        heads |= gated or (gates > 0 and "band" in self.trained)
+        gated = any([self.linear(op, normed) for op in ops[read + 1 :]])
+        heads |= gated or (fusion.gate != "none" and "band" in self.trained)
         return self.in_turn([op for op in ops[:read] if op.flow == "memory"], heads) or heads
 
     def in_turn(self, ops: Sequence[Op], needed: bool) -> bool:
@@ -259,40 +287,6 @@ class _Walk:
                 inner = self.linear(op, inner)
                 asked |= inner
         return asked
-
-
-def _needs_cls_attention(spec: ModelSpec) -> bool:
-    if spec.anchors is None:
-        return False
-    from eramv_lab.slots.contracts import Need  # with torch, as the anchors have it anyway
-
-    return Need.CLS_ATTENTION in getattr(ANCHORS.of(spec.anchors).factory, "need", Need.NONE)
-
-
-def _op(kind: Literal["linear", "attention"], flops: int, layer: int | None, *weights: str) -> Op:
-    at = {"part": "language", "owner": "language", "layer": layer}
-    return Op(**at, kind=kind, flops=flops, weights=weights)
-
-
-def _projections(language: LanguageDims, rows: int, layer: int) -> list[Op]:
-    return _matrices(language, rows, layer, "qkv")
-
-
-def _self_attention(language: LanguageDims, queries: int, keys: int, layer: int) -> Op:
-    return _op("attention", attention(queries, keys, language.query_width), layer)
-
-
-def _output(language: LanguageDims, rows: int, layer: int) -> Op:
-    return _matrices(language, rows, layer, "o")[0]
-
-
-def _feed_forward(language: LanguageDims, rows: int, layer: int) -> list[Op]:
-    return _matrices(language, rows, layer, ("gate", "up", "down"))
-
-
-def _matrices(language: LanguageDims, rows: int, layer: int, names: Iterable[str]) -> list[Op]:
-    sizes = language.projections()
-    return [_op("linear", 2 * rows * sizes[name].size, layer, name) for name in names]
 
 
 def _head(language: LanguageDims, rows: int) -> Op:

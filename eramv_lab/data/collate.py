@@ -13,6 +13,7 @@ from eramv_lab.data.shards import Asked
 from eramv_lab.data.words import Words, WorldWords
 from eramv_lab.recipe.model_spec import ModelSpec
 from eramv_lab.slots.prompts.orders import PromptConfig
+from eramv_lab.slots.prompts.pieces import Kind, Piece
 
 IGNORED = -100
 KNOWN = 8192
@@ -38,12 +39,13 @@ class _Row:
 def can_pack(spec: ModelSpec) -> bool:
     """Whether questions of an image may share one prefix: it then is the same for all of them.
 
-    Not with the question first, with words around image and question, or where a question's rows
-    decide what leaves the sequence.
+    Not with the question first, with words around image and question, where a question's rows
+    decide what leaves the sequence, or where the connector reads the question.
     """
     prompt: PromptConfig = spec.prompt
-    ranked = any(event.rank == "previous" for event in spec.events())
-    return prompt.image_first and prompt.template in ("plain", "caption") and not ranked
+    ranked = any(event.looks for event in spec.events())
+    same = not ranked and not spec.reads_question
+    return prompt.image_first and prompt.template in ("plain", "caption") and same
 
 
 def conversations(asked: Sequence[Asked]) -> Iterator[list[Asked]]:
@@ -76,6 +78,8 @@ class Collator:
     words: Words = field(default_factory=WorldWords)
     max_tokens: int | None = None
     """Longest training row: what is longer is cut at its end, or before an image at its end."""
+    reads_question: bool = False
+    """Give the words of the question alone as well, for a connector that reads them."""
     _known: dict[Any, _Row] = field(default_factory=dict[Any, _Row], compare=False, repr=False)
     """Rows of the made world, which asks the same few questions again and again."""
 
@@ -86,16 +90,18 @@ class Collator:
 
         `input_ids`, `attention_mask`, `labels` [R,T] and `image_counts`, the images (0 or 1) of
         each row. Packed also `segments` [R,T]; otherwise `image_index` [rows with an image]: which
-        one of the batch's images, those of the pictured samples in order.
+        one of the batch's images, those of the pictured samples in order. `asked` adds its own.
         """
         rows: list[_Row] = []
         owners: list[int] = []
+        said: list[Sequence[Asked]] = []
         seen = _pictured(questions, pictured)
         for number, group in enumerate(questions):
             turns = list(conversations(group))
             made = [self._row(conversation, seen[number]) for conversation in turns]
             rows += [self._packed(made)] if self.pack and made else made
             owners += [number] * (1 if self.pack and made else len(made))
+            said += turns
         for row in rows:
             self._cut(row)
         batch: Batch = {
@@ -103,6 +109,7 @@ class Collator:
             "attention_mask": _pad([[1] * len(r.ids) for r in rows], 0),
             "labels": _pad([r.labels for r in rows], IGNORED),
             "image_counts": tuple(int(seen[owner]) for owner in owners),
+            **self.asked(said, [bool(seen[owner]) for owner in owners]),
         }
         if self.pack:
             batch["segments"] = _pad([r.segments for r in rows], 0)
@@ -123,18 +130,38 @@ class Collator:
         rows: list[list[int]] = []
         owners: list[int] = []
         asked: list[Asked] = []
+        said: list[Sequence[Asked]] = []
         for number, group in enumerate(questions):
             for turns in conversations(group):
                 for last in range(len(turns)):
                     rows.append(self.prompt_ids(turns[: last + 1], seen[number]))
                     owners.append(number)
                     asked.append(turns[last])
+                    said.append(turns)
         return {
             "input_ids": _pad(rows, self.words.pad, left=True),
             "attention_mask": _pad([[1] * len(ids) for ids in rows], 0, left=True),
             "image_counts": tuple(int(seen[owner]) for owner in owners),
             "image_index": _image_index(owners, seen),
             "asked": asked,
+            **self.asked(said, [bool(seen[owner]) for owner in owners]),
+        }
+
+    def asked(self, turns: Sequence[Sequence[Asked]], pictured: Sequence[bool]) -> Batch:
+        """`question_ids` and `question_mask` [R,T], padded right, of a connector that reads them.
+
+        Of each conversation the question that its image stands with: the first, none in a caption.
+        """
+        if not self.reads_question:
+            return {}
+        front = len(self.words.front)
+        rows: list[list[int]] = []
+        for conversation, shown in zip(turns, pictured, strict=True):
+            text = "" if self.prompt.template == "caption" and shown else conversation[0].question
+            rows.append(self.words.encode([Piece(Kind.QUESTION, text.strip())]).ids[front:])
+        return {
+            "question_ids": _pad(rows, self.words.pad),
+            "question_mask": _pad([[1] * len(row) for row in rows], 0),
         }
 
     def prompt_ids(self, turns: Sequence[Asked] | str, pictured: bool = True) -> list[int]:
@@ -202,6 +229,18 @@ class Collator:
             else:  # the image stays whole, and words go
                 del part[row.image :]
                 del part[max(most - self.visual_rows, 0) : start]
+
+
+def collator_of(spec: ModelSpec, words: Words, max_tokens: int | None = None) -> Collator:
+    """What writes the batches of a model."""
+    return Collator(
+        spec.prompt,
+        spec.dims().visual or 1,
+        pack=can_pack(spec),
+        words=words,
+        max_tokens=max_tokens,
+        reads_question=spec.reads_question,
+    )
 
 
 def _pictured(questions: Sequence[Any], pictured: Sequence[bool] | None) -> Sequence[bool]:

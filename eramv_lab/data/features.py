@@ -24,21 +24,27 @@ from eramv_lab.data.files import locked, made_beside, progress
 from eramv_lab.data.pixels import Pixels
 from eramv_lab.data.reader import ShardDataset
 from eramv_lab.data.shards import BrokenSample, damaged
-from eramv_lab.recipe.parse import to_plain
+from eramv_lab.recipe.model_spec import ModelSpec
+from eramv_lab.recipe.parse import plain
 from eramv_lab.registry import VISION
-from eramv_lab.slots.contracts import Need, Patches
+from eramv_lab.slots.contracts import FLOATS, Need
+from eramv_lab.slots.needs import levels_of, needs_of
 
 FORMAT = 2
 INDEX = "index.json"
 FILE_BYTES = 2**29
 """Most bytes of states in one file, so that writing needs little memory."""
+Asked = tuple[Need, tuple[int, ...]]
+"""What is kept beside states, CLS and its attention; and the levels."""
+NOTHING: Asked = (Need.NONE, ())
 
 
 class FeatureStore:
     """The features of a split: `states` [N,P,V] fp16, `cls` [N,V] fp16, `cls_attention` [N,H,P].
 
-    CLS and its attention are there where the tower has them. Attention is kept in fp32: rounding
-    would make ties, and a selector would pick other patches than it does from pixels.
+    CLS and its attention are there where the tower has them; `keys`, `logit_keys`, `level_0`, ...
+    [N,P,V] fp16 and `cls_logits` [N,P] where a recipe asks for them. Attention is kept in fp32:
+    rounding would make ties, and a selector would pick other patches than it does from pixels.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -62,6 +68,7 @@ class FeatureStore:
         vision: Any,
         pixels: Pixels | None = None,
         *,
+        asked: Asked = NOTHING,
         root: Path | str = "data",
         batch: int = 64,
         shown: bool = True,
@@ -69,16 +76,17 @@ class FeatureStore:
         """The store of `tower`'s features of `dataset`; computed first where it is missing.
 
         `vision` is the config of the tower, which runs where its weights are, in their dtype and
-        in eval mode, and is put back as it was. `pixels`: default the tower's own.
+        in eval mode, and is put back as it was. `pixels`: default the tower's own. `asked`: what
+        is kept beside states and CLS; a store is only of what it was asked for.
         """
         pixels = pixels or Pixels.of(vision)
-        key = _key(dataset, tower, vision, pixels)
+        key = _key(dataset, tower, vision, pixels, asked)
         folder = Path(root) / "features" / key
         if not folder.exists():
             with locked(folder):
                 if not folder.exists():
                     with made_beside(folder) as fresh:
-                        _compute(dataset, tower, vision, pixels, fresh, batch, shown)
+                        _compute(dataset, tower, vision, pixels, asked, fresh, batch, shown)
         return cls(folder)
 
     def __len__(self) -> int:
@@ -97,15 +105,17 @@ class FeatureStore:
     def batch(
         self, indices: Sequence[int], dtype: torch.dtype = torch.float32
     ) -> dict[str, Tensor]:
-        """`vision_features` of the samples at `indices`, in `dtype`: states, cls, cls_attention."""
+        """`vision_features` of the samples at `indices`, in `dtype`, but `FLOATS` in float32."""
         where = [divmod(self._rows[index], self._size) for index in indices]
         if len(self._parts) == 1:
             rows = torch.tensor([row for _, row in where], dtype=torch.long)
-            return {name: value[rows].to(dtype) for name, value in self._parts[0].items()}
-        return {
-            name: torch.stack([self._parts[part][name][row] for part, row in where]).to(dtype)
-            for name in self._parts[0]
-        }
+            held = {name: value[rows] for name, value in self._parts[0].items()}
+        else:
+            held = {
+                name: torch.stack([self._parts[part][name][row] for part, row in where])
+                for name in self._parts[0]
+            }
+        return {n: v if n in FLOATS else v.to(dtype) for n, v in held.items()}
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -116,13 +126,20 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise damaged(path, f"damaged features ({error}); remove this folder") from None
 
 
-def size_of(dataset: ShardDataset, vision: Any) -> int:
+def size_of(dataset: ShardDataset, vision: Any, asked: Asked = NOTHING) -> int:
     """Bytes of the features of a split."""
-    dims = vision.dims()
-    each = 2 * dims.patches * dims.width
+    dims, (need, levels) = vision.dims(), asked
+    rows = 2 * dims.patches * dims.width
+    each = rows * (1 + (Need.KEYS in need) + (Need.CLS_LOGITS in need) + len(levels))
+    each += 4 * dims.patches * (Need.CLS_LOGITS in need)
     if dims.has_cls:
-        each += 2 * dims.width + 4 * dims.heads * dims.patches
+        each += 2 * dims.width + 4 * dims.heads * dims.patches * (not dims.merged)
     return each * sum(dataset.has_image(i) for i in range(len(dataset)))
+
+
+def asked_of(spec: ModelSpec) -> Asked:
+    """What the slots of a recipe want kept beside states, CLS and where it looks."""
+    return needs_of(spec) & (Need.KEYS | Need.CLS_LOGITS | Need.LEVELS), levels_of(spec)
 
 
 def _read_index(folder: Path) -> dict[str, Any]:
@@ -134,14 +151,16 @@ def _read_index(folder: Path) -> dict[str, Any]:
         raise damaged(file, f"damaged features ({error!r}); remove this folder") from None
 
 
-def _key(dataset: ShardDataset, tower: nn.Module, vision: Any, pixels: Pixels) -> str:
+def _key(dataset: ShardDataset, tower: nn.Module, vision: Any, pixels: Pixels, asked: Asked) -> str:
     identity = {
         "format": FORMAT,
-        "tower": to_plain(vision, VISION),
+        "tower": {"type": VISION.of(vision).name, **plain(vision, known=True)},
         "weights": weights_hash(tower),
         "pixels": asdict(pixels),
         "data": dataset.hash,
     }
+    if asked != NOTHING:
+        identity["asked"] = [str(asked[0]), *asked[1]]
     text = json.dumps(identity, sort_keys=True, default=str)
     return f"{dataset.split}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
@@ -160,6 +179,7 @@ def _compute(
     tower: nn.Module,
     vision: Any,
     pixels: Pixels,
+    asked: Asked,
     folder: Path,
     batch: int,
     shown: bool,
@@ -169,13 +189,16 @@ def _compute(
     samples: list[int] = []
     broken: list[BrokenSample] = []
     training, weight = tower.training, next(tower.parameters())
-    need = Need.CLS | Need.CLS_ATTENTION if vision.dims().has_cls else Need.NONE
+    dims, (need, levels) = vision.dims(), asked
+    if dims.has_cls:
+        need |= Need.CLS if dims.merged else Need.CLS | Need.CLS_ATTENTION
     tower.eval()
     try:
         for part in _whole(dataset, batch, broken, shown):
             images = pixels([image for _, image in part])
             with torch.inference_mode():
-                seen = _features(tower(images.to(weight.device, weight.dtype), need))
+                seen = tower(images.to(weight.device, weight.dtype), need, levels).features()
+            seen = {n: (v.float() if n in FLOATS else v.half()).cpu() for n, v in seen.items()}
             samples += [sample for sample, _ in part]
             # every file but the last holds as many images, so that a row names its file
             per_file = per_file or max(1, FILE_BYTES // seen["states"].nbytes)
@@ -207,16 +230,6 @@ def _whole(
             part = []
     if part:
         yield part
-
-
-def _features(patches: Patches) -> dict[str, Tensor]:
-    """What is kept of a tower's output."""
-    kept = {"states": patches.states_NPV.half()}
-    if patches.cls_NV is not None:
-        kept["cls"] = patches.cls_NV.half()
-    if patches.cls_attention_NHP is not None:
-        kept["cls_attention"] = patches.cls_attention_NHP.float()
-    return {name: value.cpu() for name, value in kept.items()}
 
 
 def _write(folder: Path, number: int, held: list[dict[str, Tensor]]) -> None:

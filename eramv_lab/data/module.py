@@ -14,9 +14,9 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from eramv_lab.data.collate import IGNORED, Batch, Collator, can_pack
+from eramv_lab.data.collate import IGNORED, Batch, collator_of
 from eramv_lab.data.examples import Examples, StreamBatch, TrainBatch
-from eramv_lab.data.features import FeatureStore, size_of
+from eramv_lab.data.features import FeatureStore, asked_of, size_of
 from eramv_lab.data.local import local_folder, local_splits
 from eramv_lab.data.order import Batches
 from eramv_lab.data.pixels import Pixels
@@ -70,13 +70,7 @@ class LabData(LightningDataModule):
         self.seed, self.tower, self.shown = seed, tower, shown
         model = begun_from(start)
         self.words = words_of(self.spec, model)
-        self.collator = Collator(
-            self.spec.prompt,
-            self.spec.dims().visual or 1,
-            pack=can_pack(self.spec),
-            words=self.words,
-            max_tokens=self.train.max_tokens,
-        )
+        self.collator = collator_of(self.spec, self.words, self.train.max_tokens)
         self.pixels = Pixels.of(self.spec.vision, self.data.square, model)
         self.first_batch = self.seen = 0
         """The batch that training begins with, and samples that were read, without the broken."""
@@ -119,6 +113,7 @@ class LabData(LightningDataModule):
                     self.tower,
                     self.spec.vision,
                     self.pixels,
+                    asked=asked_of(self.spec),
                     root=Path(self.data.folder),
                     shown=self.shown,
                 )
@@ -142,7 +137,8 @@ class LabData(LightningDataModule):
         if self._cache is None:
             read = [self._shards(split) for split in local_splits(self.data)]
             read += [self._shards(self.evaluate.split, name) for name in self.evaluate.also]
-            need = sum(size_of(shards, self.spec.vision) for shards in read)
+            asked = asked_of(self.spec)
+            need = sum(size_of(shards, self.spec.vision, asked) for shards in read)
             self._cache = need <= self.data.cache_gib * 2**30
         return self._cache
 

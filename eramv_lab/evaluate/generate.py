@@ -153,7 +153,7 @@ def evaluate(
             captioned = [query.asked.type == CAPTION for query in questions]
             for numbers in batches([*zip(captioned, lengths, strict=True)], batch):
                 group = [questions[n] for n in numbers]
-                inputs = _inputs(group, [prompts[n] for n in numbers], images, device)
+                inputs = _inputs(group, [prompts[n] for n in numbers], images, collator, device)
                 answers_BT, nll_B = _answer(model, inputs, group, collator, max_new_tokens)
                 for n, ids, nll in zip(numbers, answers_BT.tolist(), nll_B.tolist(), strict=True):
                     found[n] = _judge(questions[n], ids, nll, collator.words)
@@ -186,7 +186,11 @@ def batches(kinds: Sequence[tuple[Any, ...]], batch: int) -> Iterator[list[int]]
 
 
 def _inputs(
-    asked: Sequence[Query], prompts: Sequence[list[int]], images: Images, device: Any
+    asked: Sequence[Query],
+    prompts: Sequence[list[int]],
+    images: Images,
+    collator: Collator,
+    device: Any,
 ) -> dict[str, Any]:
     numbers = sorted({query.number for query in asked if query.pictured})
     place = {number: i for i, number in enumerate(numbers)}
@@ -197,6 +201,7 @@ def _inputs(
         "attention_mask": torch.ones_like(ids_BT),
         "image_counts": tuple(int(query.pictured) for query in asked),
         "image_index": torch.tensor(shown, dtype=torch.long),
+        **collator.asked([query.turns for query in asked], [query.pictured for query in asked]),
     }
     seen = images(numbers) if numbers else {}
     return move(repeat_images(inputs | dict(seen)), device)

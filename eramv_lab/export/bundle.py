@@ -87,6 +87,7 @@ def components_of(spec: Any) -> list[Component]:
     """The components that fill a model's slots."""
     configs = [(slot, getattr(spec, slot)) for slot in SLOTS if slot != "reducer"]
     configs += [("reducer", one) for one in spec.reducer]
+    configs.append(("connector", spec.fine_connector))
     found = [SLOTS[slot].of(config) for slot, config in configs if config is not None]
     return list({(c.slot, c.name): c for c in found}.values())
 

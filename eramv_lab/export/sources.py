@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -155,8 +155,8 @@ class Source:
     def needs_first(self, name: str) -> set[str]:
         """Those that have to stand above it: what its definition evaluates."""
         node = self.statements[name]
-        evaluated = list(_evaluated(node))
         gone = {id(n) for n in self._left_out(node)}
+        evaluated = list(_evaluated(node, gone))
         found = [n for e in evaluated if id(e) not in gone for n in ast.walk(e)]
         known = self.statements.keys() | self.imports.keys()
         return {n.id for n in found if isinstance(n, ast.Name) and n.id in known} - {name}
@@ -207,15 +207,19 @@ class Source:
         return self._lines[first - 1], self._lines[last]
 
 
-def _evaluated(node: ast.AST) -> Iterator[ast.AST]:
-    """What runs when a definition is read: not bodies of functions, not annotations."""
+def _evaluated(node: ast.AST, gone: Collection[int]) -> Iterator[ast.AST]:
+    """What runs when a definition is read: not bodies of functions, not annotations.
+
+    `gone` are the ids of the methods that are left out.
+    """
     match node:
         case ast.FunctionDef(args=args):
             yield from (*node.decorator_list, *args.defaults, *filter(None, args.kw_defaults))
         case ast.ClassDef():
             yield from (*node.decorator_list, *node.bases, *node.keywords)
             for inner in node.body:
-                yield from _evaluated(inner)
+                if id(inner) not in gone:
+                    yield from _evaluated(inner, gone)
         case ast.Assign(value=value) | ast.Expr(value=value):
             yield value
         case ast.AnnAssign(value=value) if value is not None:

@@ -115,6 +115,9 @@ def parse_model(
         for slot, registry in SLOTS.items()
         if slot not in ("fusion", "reducer")
     }
+    if (fine := section.get("fine_connector", "same")) != "same":
+        where = f"{key}.fine_connector"
+        parts["fine_connector"] = parse_component(CONNECTOR, fine, where, problems)
     band = section.get("band", "none")
     if isinstance(band, Mapping):
         how = {k: v for k, v in band.items() if k != "layers"}

@@ -166,8 +166,9 @@ class Eramv(lmms):
     ) -> dict[str, Any]:
         """Model inputs on the device. Raises UserError for text that the model has no words for."""
         images = [image for talk in talks for image in talk.images]
+        asked = [talk.history[0][0] if talk.history else talk.question for talk in talks]
         try:
-            inputs = self.processor(images=images, text=texts, **how)
+            inputs = self.processor(images=images, text=texts, questions=asked, **how)
         except Exception as error:  # a closed vocabulary raises a bare Exception
             places = ", ".join(one.place for one in wanted)
             raise UserError(

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from eramv_lab.model.cache import StreamCache
-from eramv_lab.model.decoder import Rows
 from eramv_lab.model.layout import Layout, lay_out
+from eramv_lab.model.rank import answer_starts, set_raters
+from eramv_lab.model.rows import Rows, hold_back
 from eramv_lab.model.sight import Sight
 from eramv_lab.recipe.model_spec import ModelSpec
 from eramv_lab.shapes import Dims
+from eramv_lab.slots.reducers import Event
 
 
 def real_rows(mask: Tensor | None, width: int, seen: int) -> Tensor | None:
@@ -82,6 +84,9 @@ def arrange(
         if sight is not None and sight.index_NA is not None:
             offset_BT = torch.zeros_like(visual_BT, dtype=torch.long)
             offset_BT = offset_BT.masked_scatter(visual_BT, sight.index_NA + cls)
+    spare_BT = None
+    if sight is not None and sight.mask_NA is not None:
+        spare_BT = torch.zeros_like(visual_BT).masked_scatter(visual_BT, ~sight.mask_NA)
     layout = lay_out(
         visual_BT,
         valid_BT,
@@ -91,6 +96,7 @@ def arrange(
         span=span,
         one=spec.prompt.positions == "one",
         offset_BT=offset_BT,
+        spare_BT=spare_BT,
     )
     if past is None:
         return layout
@@ -98,8 +104,8 @@ def arrange(
     if before_B1 is not None:
         layout = dataclasses.replace(layout, positions_BT=layout.positions_BT + before_B1)
     real_BT = layout.positions_BT
-    if valid_BT is not None:
-        real_BT = real_BT.masked_fill(~valid_BT, -1)
+    if layout.valid_BT is not None:
+        real_BT = real_BT.masked_fill(~layout.valid_BT, -1)
     end_B1 = real_BT.amax(dim=1, keepdim=True) + 1
     past.record.position_B1 = end_B1 if before_B1 is None else torch.maximum(before_B1, end_B1)
     return layout
@@ -115,6 +121,7 @@ def _words_on(visual_BT: Tensor, past: StreamCache) -> Layout:
         positions_BT = start_B1 + torch.arange(rows, device=start_B1.device)
     return Layout(
         visual_BT=visual_BT,
+        filled_BT=visual_BT,
         begun_BT=visual_BT.long(),
         positions_BT=positions_BT,
         starts_BI=start_B1,
@@ -130,16 +137,19 @@ def fill(
     counts: Sequence[int],
     sight: Sight | None,
     rows: int,
+    *,
+    wait: bool = False,
 ) -> Rows:
-    """The sequence before the first layer: words embedded, anchors in their places."""
-    hidden_BTD = embed(input_ids)
+    """The sequence before the first layer: words embedded, anchors in their places, or waiting."""
+    words_BTD = hidden_BTD = embed(input_ids)
     if sight is not None and sight.visual_NAD is not None:
         hidden_BTD = hidden_BTD.masked_scatter(
-            layout.visual_BT[..., None], sight.visual_NAD.to(hidden_BTD.dtype)
+            layout.filled_BT[..., None], sight.visual_NAD.to(hidden_BTD.dtype)
         )
-    same = len(set(counts)) == 1
+    adapts = sight is not None and sight.mask_NA is not None  # to what the host does not know
+    same = len(set(counts)) == 1 and not adapts
     index_BT = torch.arange(input_ids.shape[1], device=input_ids.device)
-    return Rows(
+    found = Rows(
         hidden_BSD=hidden_BTD,
         rows_BS=index_BT.expand(input_ids.shape[0], -1),
         visual_BS=layout.visual_BT,
@@ -147,11 +157,14 @@ def fill(
         positions_BS=layout.positions_BT,
         valid_BS=layout.valid_BT,
         segments_BS=layout.segments_BT,
-        rankers_B=None,
-        visual=counts[0] * rows if same else None,
+        end_B=None,
+        each=rows,
         images_B=torch.tensor(counts, device=input_ids.device),
         images=counts[0] if same else None,
     )
+    if wait:
+        hold_back(found, words_BTD)
+    return found
 
 
 def prompt_end(
@@ -173,3 +186,23 @@ def prompt_end(
         return last_B
     supervised_BT = target_BT != -100
     return torch.where(supervised_BT.any(dim=1), supervised_BT.int().argmax(dim=1), last_B)
+
+
+def set_rankers(
+    rows: Rows,
+    events: Sequence[Event],
+    given_B: Tensor | None,
+    target_BT: Tensor | None,
+    valid_BT: Tensor | None,
+    input_ids: Tensor,
+) -> None:
+    """Say whose attention ranks: where the prompt ends and, in training, where answers begin."""
+    end_B = prompt_end(given_B, target_BT, valid_BT, input_ids)
+    answers_BR = None
+    by_answers = any(event.rankers == "answers" for event in events)
+    if by_answers and given_B is None and target_BT is not None:
+        answers_BR = answer_starts(target_BT, end_B)
+    whole = rows if rows.whole is None else rows.whole
+    whole.end_B, whole.answers_BR = end_B, answers_BR
+    if any(event.rankers == "raters" and event.keep < whole.each for event in events):
+        set_raters(whole)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +12,12 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.modeling_llama import (
     apply_rotary_pos_emb,
     eager_attention_forward,
-    repeat_kv,
-    rotate_half,
 )
 
 from eramv_lab.model.cache import StreamCache
+from eramv_lab.model.rank import Ranking
+from eramv_lab.model.rows import Live
+from eramv_lab.model.score import attention_to, rotate, rows_of
 from eramv_lab.slots.sharing import project_out, split_heads
 
 
@@ -45,7 +47,9 @@ class Work:
         rope: tuple[Tensor, Tensor],
         past: StreamCache | None,
         reading: Reading | None,
+        live: Live | None = None,
     ) -> None:
+        self.live, self.live_rope = live, rope if live is None else live.rope
         self.layer, self.attn = layer, layer.self_attn
         self.mask, self.rope, self.past, self.reading = mask, rope, past, reading
         self.band: Any = layer.band if reading is not None else None
@@ -63,41 +67,45 @@ class Work:
         return self.memory_BMD
 
     def project(
-        self, normed_BSD: Tensor, rankers_BR: Tensor | None, visible_BS: Tensor | None
-    ) -> Tensor | None:
-        """Queries, keys and values of the rows; scores of the ranking rows, if there are any."""
+        self, normed_BSD: Tensor, live_BLD: Tensor, rankings: Sequence[Ranking], visible_BS: Any
+    ) -> list[Tensor]:
+        """Keys and values of the rows, queries of the live ones; scores by each ranking."""
         attn = self.attn
-        query = split_heads(attn.q_proj(normed_BSD), attn.head_dim)
+        query = split_heads(attn.q_proj(live_BLD), attn.head_dim)
         key = split_heads(attn.k_proj(normed_BSD), attn.head_dim)
         if hasattr(attn, "q_norm"):
             query, key = attn.q_norm(query), attn.k_norm(key)
         value = split_heads(attn.v_proj(normed_BSD), attn.head_dim).transpose(1, 2)
         self.plain_BHSd, key = query.transpose(1, 2), key.transpose(1, 2)
-        self.query_BHSd, self.key = apply_rotary_pos_emb(self.plain_BHSd, key, *self.rope)
+        if self.live is None:
+            self.query_BHSd, self.key = apply_rotary_pos_emb(self.plain_BHSd, key, *self.rope)
+        else:
+            self.query_BHSd, self.key = (
+                rotate(self.plain_BHSd, self.live_rope),
+                rotate(key, self.rope),
+            )
         self.value = value
-        scores = None
-        if rankers_BR is not None:
-            scores = self._rank(rankers_BR, visible_BS)
+        scores = [self._rank(one, visible_BS) for one in rankings]
         if self.past is not None:
             self.key, self.value = self.past.self_attention_cache.update(
                 self.key, self.value, attn.layer_idx
             )
         return scores
 
-    def _rank(self, rankers_BR: Tensor, visible_BS: Tensor | None) -> Tensor:
-        """Softmax of the ranking rows over the rows up to them, mean over heads: [B,S]."""
-        rows = self.query_BHSd.shape[2]
-        index = rankers_BR[:, None, :, None].expand(
-            -1, self.query_BHSd.shape[1], -1, self.query_BHSd.shape[3]
+    def _rank(self, ranking: Ranking, visible_BS: Tensor | None) -> Tensor:
+        """[B,S] what the ranking rows pay to each row, by the queries that are made anyway."""
+        index_BR, weight_BR = ranking
+        query_BHRd = self.query_BHSd
+        if index_BR is not None:
+            place_BR = index_BR if self.live is None else self.live.find(index_BR)
+            query_BHRd = rows_of(query_BHRd, place_BR)
+        elif self.live is not None:
+            assert weight_BR is not None
+            index_BR = self.live.index_BL
+            weight_BR = weight_BR.gather(1, index_BR)
+        return attention_to(
+            self.attn, query_BHRd, self.key, Ranking(index_BR, weight_BR), visible_BS
         )
-        query_BHRd = self.query_BHSd.gather(2, index)
-        key = repeat_kv(self.key, self.attn.num_key_value_groups)
-        scores_BHRS = query_BHRd @ key.transpose(2, 3) * self.attn.scaling
-        seen = torch.arange(rows, device=rankers_BR.device) <= rankers_BR[:, None, :, None]
-        if visible_BS is not None:
-            seen = seen & visible_BS[:, None, None]
-        scores_BHRS = scores_BHRS.masked_fill(~seen, torch.finfo(scores_BHRS.dtype).min)
-        return scores_BHRS.softmax(dim=-1, dtype=torch.float32).mean(dim=(1, 2))
 
     def attend(self, normed_BSD: Tensor, *, cross: bool) -> Tensor:
         """Self-attention and, in the parallel place, the band beside it: [B,S,D]."""
@@ -118,8 +126,9 @@ class Work:
         return self.attn.o_proj(heads) + self._only_readers(out_BSD)
 
     def own_step(self, hidden_BSD: Tensor) -> Tensor:
-        """The band as a step of its own, before or after self-attention: [B,S,D]."""
-        normed_BSD, attn = self.layer.input_layernorm(hidden_BSD), self.attn
+        """The rows after the band's own step, before or after self-attention: [B,S,D]."""
+        sharing, attn = self.band.sharing, self.attn
+        normed_BSD = sharing.norm_rows(self.layer, hidden_BSD)
         if self.band.shared_query:
             plain = split_heads(attn.q_proj(normed_BSD), attn.head_dim)
             if hasattr(attn, "q_norm"):
@@ -128,8 +137,12 @@ class Work:
         else:
             self.plain_BHSd = normed_BSD.new_empty(0)
         read_BSE, _ = self._read(normed_BSD)
-        out_BSD = self.band.sharing.out(self.layer, read_BSE)
-        return self._only_readers(project_out(self.layer, read_BSE) if out_BSD is None else out_BSD)
+        out_BSD = sharing.out(self.layer, read_BSE)
+        out_BSD = project_out(self.layer, read_BSE) if out_BSD is None else out_BSD
+        hidden_BSD = hidden_BSD + self._only_readers(out_BSD)
+        if self.band.ffn is None:
+            return hidden_BSD
+        return hidden_BSD + self._only_readers(self.band.ffn(hidden_BSD))
 
     def _read(self, normed_BSD: Tensor) -> tuple[Tensor, Any]:
         """The gated heads of the band [B,S,H*d], and the gate."""
@@ -137,9 +150,16 @@ class Work:
         assert reading is not None
         query = band.sharing.query(self.layer, normed_BSD, self.plain_BHSd)
         if reading.rope is not None:
-            query = rotate(query, self.rope)
+            query = rotate(query, self.live_rope)
         key, value = self._memory()
-        heads, self.cross_map = self._call(query, key, value, reading.mask_B1SM, causal=False)
+        heads, self.cross_map = self._call(
+            query,
+            key,
+            value,
+            reading.mask_B1SM,
+            causal=False,
+            scaling=band.sharing.scaling(self.layer),
+        )
         gate: Any = 1
         if band.gate is not None:
             gate = band.gate(normed_BSD)
@@ -190,7 +210,14 @@ class Work:
         return heads
 
     def _call(
-        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, causal: bool
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        *,
+        causal: bool,
+        scaling: float | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """The config's attention function: heads [B,S,H*d], and weights where it gives them."""
         attn = self.attn
@@ -211,7 +238,7 @@ class Work:
             value,
             mask,
             dropout=attn.attention_dropout if attn.training else 0.0,
-            scaling=attn.scaling,
+            scaling=attn.scaling if scaling is None else scaling,
             **extra,
         )
         return heads.reshape(*heads.shape[:2], -1), weights
@@ -219,12 +246,6 @@ class Work:
     def _only_readers(self, rows: Tensor) -> Tensor:
         readers = None if self.reading is None else self.reading.readers_BS1
         return rows if readers is None else rows * readers.to(rows.dtype)
-
-
-def rotate(rows_BHSd: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotary positions for one tensor; cos and sin are [B,S,d]."""
-    cos, sin = (table.unsqueeze(1) for table in rope)
-    return rows_BHSd * cos + rotate_half(rows_BHSd) * sin
 
 
 def _added(mask: Tensor, dtype: torch.dtype) -> Tensor:

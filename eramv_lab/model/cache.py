@@ -18,6 +18,8 @@ class Stage:
     """Rows in the layers' cache that are real; None: all of them."""
     width: int
     """Rows in the layers' cache."""
+    ahead_B1: Tensor | None = None
+    """How far the input's positions are ahead of the stage's, where those were closed up."""
 
     def extend(self, valid_BS: Tensor | None, rows: int) -> None:
         """Rows have come to the end: new ones that are real, all of them where None is given."""
@@ -113,6 +115,8 @@ class StreamCache(EncoderDecoderCache):
         for stage in record.stages:
             if stage.valid_BS is not None:
                 stage.valid_BS = stage.valid_BS.index_select(0, index)
+            if stage.ahead_B1 is not None:
+                stage.ahead_B1 = stage.ahead_B1.index_select(0, index)
         if record.memory is not None:
             memory = record.memory
             record.memory = MemoryRecord(

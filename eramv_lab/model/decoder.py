@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,42 +13,12 @@ from transformers.masking_utils import LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING
 
 from eramv_lab.model.attend import Reading
 from eramv_lab.model.cache import MemoryRecord, Stage, StreamCache
+from eramv_lab.model.rank import Ranking, ranking
+from eramv_lab.model.rows import Live, Rows, drop, inject, pick
 from eramv_lab.model.step import StepOutput
 from eramv_lab.slots.contracts import Memory
 from eramv_lab.slots.fusion.attend import AttendConfig
-from eramv_lab.slots.reducers import Event
-
-
-@dataclass(slots=True, kw_only=True)
-class Rows:
-    """The sequence as it is between two layers."""
-
-    hidden_BSD: Tensor
-    rows_BS: Tensor
-    """Row of the input that each is."""
-    visual_BS: Tensor
-    begun_BS: Tensor
-    positions_BS: Tensor
-    valid_BS: Tensor | None
-    segments_BS: Tensor | None
-    rankers_B: Tensor | None
-    """Row of the input whose attention ranks: the prompt's last."""
-    visual: int | None
-    """Visual rows per sample, where the host knows that all samples have the same."""
-    images_B: Tensor
-    images: int | None
-    """Images per sample, likewise."""
-
-    def take(self, index_BS: Tensor, valid_BS: Tensor | None) -> None:
-        """Keep the rows of `index_BS`, in its order."""
-        self.hidden_BSD = self.hidden_BSD.gather(
-            1, index_BS[..., None].expand(-1, -1, self.hidden_BSD.shape[2])
-        )
-        for name in ("rows_BS", "visual_BS", "begun_BS", "positions_BS"):
-            setattr(self, name, getattr(self, name).gather(1, index_BS))
-        if self.segments_BS is not None:
-            self.segments_BS = self.segments_BS.gather(1, index_BS)
-        self.valid_BS = None if valid_BS is None else valid_BS.gather(1, index_BS)
+from eramv_lab.slots.reducers import Event, Rankers
 
 
 @dataclass(slots=True)
@@ -66,6 +36,7 @@ def run_layers(
     events: Sequence[Event],
     fusion: AttendConfig | None,
     memory: Memory | None,
+    added: Mapping[int, Tensor],
     bridge: nn.Module | None,
     carry: bool,
     past: StreamCache | None,
@@ -75,59 +46,66 @@ def run_layers(
     """All layers of `language` (a bare transformers decoder) and its final norm, over `rows`.
 
     The first rows of a cache open its stages; later ones (decoding, a second turn) go through
-    the stages that stand in it. `bridge` is the one that all band layers share, if any.
+    the stages that stand in it. `bridge` is the one that all band layers share, if any; `added`
+    what is added to rows of the input before a layer.
     """
-    loop = _Loop(language, rows, fusion, memory, past)
     prefill = past is None or past.record.seen == 0
-    later = _stages(past) if past is not None and not prefill else {}
+    events = events if prefill else ()
+    loop = _Loop(language, rows, fusion, memory, past)
+    later = {} if prefill or past is None else {stage.layer: stage for stage in past.record.stages}
     fine = None if memory is None else memory.states_BMD
-    scores_BS: Tensor | None = None
+    scores: dict[Rankers, Tensor] = {}
     for i, layer in enumerate(language.layers):
         if hidden is not None:
             hidden.append(rows.hidden_BSD)
         if prefill:
-            dropped = [_drop(rows, e, scores_BS) for e in events if e.layer == i]
-            if i == 0 or any(dropped):
-                loop.new_stage(i, _open(past, i, rows))
+            changed = [loop.apply(layer, e, scores) for e in events if e.layer == i]
+            if i == 0 or any(changed):
+                loop.new_stage(_open(past, i, rows))
         elif i in later:
             later[i].extend(rows.valid_BS, rows.hidden_BSD.shape[1])
-            loop.new_stage(i, later[i].valid_BS)
-        ranks = prefill and any(e.layer == i + 1 and e.rank == "previous" for e in events)
+            loop.new_stage(later[i])
+        if i in added:
+            rows.hidden_BSD = rows.hidden_BSD + pick(added[i], rows.rows_BS)
+        asked = loop.asked_in(i, events)
+        frozen = any(e.layer == i and e.kind == "freeze" for e in events)
+        live = loop.live() if frozen and rows.each else None
         reads = layer.band is not None and loop.has_memory
         out = layer(
             rows.hidden_BSD,
-            attention_mask=loop.mask(i, explicit=reads and loop.joint),
+            attention_mask=loop.mask(i, explicit=reads and loop.joint, live=live),
             position_embeddings=loop.rope,
             past_key_values=past,
-            reading=loop.reading(fine, bridge) if reads else None,
-            rankers_BR=loop.rankers() if ranks else None,
-            visible_BS=rows.valid_BS if ranks else None,
+            reading=loop.reading(fine, bridge, live) if reads else None,
+            rankings=tuple(asked.values()),
+            visible_BS=rows.valid_BS if asked else None,
+            live=live,
             maps=maps is not None,
         )
         if isinstance(out, StepOutput):
-            rows.hidden_BSD, scores_BS = out.hidden_BSD, out.scores_BS
+            rows.hidden_BSD, scores = out.hidden_BSD, dict(zip(asked, out.scores, strict=True))
             if carry and out.memory_BMD is not None:
                 fine = out.memory_BMD
             if maps is not None:
                 maps.own.append(out.maps[0])
                 maps.cross.append(out.maps[1])
         else:
-            rows.hidden_BSD, scores_BS = out, None
+            rows.hidden_BSD, scores = out, {}
     rows.hidden_BSD = language.norm(rows.hidden_BSD)
     if hidden is not None:
         hidden.append(rows.hidden_BSD)
     return rows
 
 
-def _stages(past: StreamCache) -> dict[int, Stage]:
-    return {stage.layer: stage for stage in past.record.stages}
-
-
-def _open(past: StreamCache | None, layer: int, rows: Rows) -> Tensor | None:
-    """Write a new stage into the cache; the padding of its rows comes back."""
+def _open(past: StreamCache | None, layer: int, rows: Rows) -> Stage:
+    """A new stage, written into the cache."""
+    stage = Stage(layer, rows.valid_BS, rows.hidden_BSD.shape[1])
     if past is not None:
-        past.record.stages.append(Stage(layer, rows.valid_BS, rows.hidden_BSD.shape[1]))
-    return rows.valid_BS
+        if rows.end_B1 is not None:
+            assert past.record.position_B1 is not None
+            stage.ahead_B1 = past.record.position_B1 - rows.end_B1
+        past.record.stages.append(stage)
+    return stage
 
 
 class _Loop:
@@ -142,6 +120,7 @@ class _Loop:
         past: StreamCache | None,
     ) -> None:
         self.language, self.rows, self.past, self.fusion = language, rows, past, fusion
+        self.decodes = past is not None and past.record.seen > 0
         self.memory = memory
         record = None if past is None else past.record.memory
         if memory is not None:
@@ -156,17 +135,65 @@ class _Loop:
         if memory is not None and memory.positions_BM is not None:
             self.memory_rope = language.rotary_emb(memory.states_BMD, memory.positions_BM)
 
-    def new_stage(self, layer: int, valid_BK: Tensor | None) -> None:
-        """Rows have changed at `layer`; `valid_BK` covers every key of the stage's layers."""
+    def apply(self, layer: Any, event: Event, scores: Mapping[Rankers, Tensor]) -> bool:
+        """Let the event happen before `layer`; whether the rows have changed."""
         rows = self.rows
-        self.valid_BK = valid_BK
-        self.rope = self.language.rotary_emb(rows.hidden_BSD, rows.positions_BS)
-        self.masks: dict[tuple[str, bool], Tensor | None] = {}
-        self.visibility: tuple[Tensor | None, Tensor | None] | None = None
+        if event.kind == "inject":
+            return inject(rows)
+        if event.kind == "freeze" or event.keep >= rows.each:
+            return False
+        scores_BS = scores.get(event.rankers)
+        if event.rank == "next":
+            rope = self.language.rotary_emb(rows.hidden_BSD, rows.positions_BS)
+            asking = ranking(rows, event.rankers)
+            scores_BS = layer.rank(rows.hidden_BSD, rope, asking, rows.valid_BS)
+        return drop(rows, event, scores_BS)
 
-    def mask(self, layer: int, *, explicit: bool) -> Tensor | None:
-        """Causal mask of a layer of the stage, as the config's attention function takes it."""
+    def asked_in(self, layer: int, events: Sequence[Event]) -> dict[Rankers, Ranking]:
+        """Whose attention in this layer ranks for a removal before the next."""
+        return {
+            e.rankers: ranking(self.rows, e.rankers)
+            for e in events
+            if e.layer == layer + 1 and e.rank == "previous" and e.keep < self.rows.each
+        }
+
+    def new_stage(self, stage: Stage) -> None:
+        """Rows have changed; the stage's `valid_BS` covers every key of its layers."""
+        rows = self.rows
+        self.valid_BK = stage.valid_BS
+        positions_BS = rows.positions_BS
+        if self.decodes and stage.ahead_B1 is not None:
+            positions_BS = positions_BS - stage.ahead_B1
+        self.rope = self.language.rotary_emb(rows.hidden_BSD, positions_BS)
+        self.masks: dict[tuple[str, bool], Tensor | None] = {}
+        self.live_masks: dict[str, Tensor] = {}
+        self.visibility: tuple[Tensor | None, Tensor | None] | None = None
+        self.stage_live: Live | None = None
+
+    def live(self) -> Live:
+        """The rows of this stage that are not visual."""
+        if self.stage_live is None:
+            index_BL, real_BL = self.rows.words()
+            tables = (table.expand(index_BL.shape[0], -1, -1) for table in self.rope)
+            cos_BLd, sin_BLd = (pick(table, index_BL) for table in tables)
+            self.stage_live = Live(index_BL, real_BL, (cos_BLd, sin_BLd))
+        return self.stage_live
+
+    def mask(self, layer: int, *, explicit: bool, live: Live | None) -> Tensor | None:
+        """Causal mask of a layer of the stage, as the config's attention function takes it.
+
+        Raises ValueError where live rows alone are asked for and the function takes no such mask.
+        """
         kind = self.kinds[layer]
+        if live is not None:
+            if kind not in self.live_masks:
+                mask = self.mask(layer, explicit=True, live=None)
+                if mask is None or mask.ndim != 4:
+                    raise ValueError("frozen rows need sdpa or eager attention")
+                wide = mask.expand(live.index_BL.shape[0], -1, -1, -1)
+                index_B1LK = live.index_BL[:, None, :, None].expand(-1, 1, -1, mask.shape[3])
+                self.live_masks[kind] = wide.gather(2, index_B1LK)
+            return self.live_masks[kind]
         key = (kind, explicit)
         if key not in self.masks:
             hidden = self.rows.hidden_BSD
@@ -191,19 +218,17 @@ class _Loop:
             )
         return self.masks[key]
 
-    def rankers(self) -> Tensor:
-        """Where the ranking row stands now: [B,1]."""
-        assert self.rows.rankers_B is not None
-        found_BS = self.rows.rows_BS == self.rows.rankers_B[:, None]
-        if self.rows.valid_BS is not None:
-            found_BS = found_BS & self.rows.valid_BS
-        return found_BS.int().argmax(dim=1, keepdim=True)
-
-    def reading(self, fine_BMD: Tensor | None, bridge: nn.Module | None) -> Reading:
-        """What the rows of this stage read."""
+    def reading(
+        self, fine_BMD: Tensor | None, bridge: nn.Module | None, live: Live | None
+    ) -> Reading:
+        """What the rows of this stage read, or the live ones of them."""
         if self.visibility is None:
             self.visibility = self._visibility()
         mask_B1SM, readers_BS1 = self.visibility
+        if live is not None and mask_B1SM is not None:
+            mask_B1SM = pick(mask_B1SM[:, 0], live.index_BL)[:, None]
+        if live is not None and readers_BS1 is not None:
+            readers_BS1 = pick(readers_BS1, live.index_BL)
         rope = self.memory_rope
         if self.memory is None and self.fusion is not None and self.fusion.positions != "none":
             rope = self.rope  # keys are cached rotated; this only says that queries are too
@@ -249,44 +274,3 @@ def _own_segment(segments_BS: Tensor) -> Any:
         return (other == 0) | (other == segments_BS[batch, query])
 
     return seen
-
-
-def _drop(rows: Rows, event: Event, scores_BS: Tensor | None) -> bool:
-    """Let visual rows leave; False if none had to.
-
-    Survivors move right, so that the last row stays last. Where the host knows the counts nothing
-    synchronises; else one look at the longest sample, and padding leaves too.
-    """
-    same = rows.visual is not None and rows.images is not None
-    if same and event.keep * rows.images >= rows.visual:  # type: ignore[operator]
-        return False
-    visual_BS = rows.visual_BS
-    order_BS = _scores(rows, event, scores_BS).masked_fill(~visual_BS, -torch.inf)
-    place_BS = order_BS.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-    keep_BS = ~visual_BS | (place_BS < event.keep * rows.images_B[:, None])
-    if same:
-        assert rows.visual is not None and rows.images is not None
-        left = event.keep * rows.images
-        width = keep_BS.shape[1] - (rows.visual - left)
-        valid_BS, rows.visual = rows.valid_BS, left
-    else:
-        valid_BS = keep_BS if rows.valid_BS is None else keep_BS & rows.valid_BS
-        keep_BS = valid_BS
-        width = int(valid_BS.sum(dim=1).max())
-    if width == keep_BS.shape[1]:
-        return False
-    index_BS = keep_BS.int().argsort(dim=1, stable=True)[:, -width:]
-    rows.take(index_BS, valid_BS)
-    return True
-
-
-def _scores(rows: Rows, event: Event, scores_BS: Tensor | None) -> Tensor:
-    if event.rank == "previous":
-        assert scores_BS is not None
-        return scores_BS
-    place = rows.rows_BS
-    if event.rank == "random":
-        total = int(place.shape[1]) if place.device.type == "meta" else int(place.max()) + 1
-        drawn = torch.rand(total, generator=torch.Generator().manual_seed(0), device="cpu")
-        return drawn.to(place.device)[place.clamp(min=0)].float()
-    return -place.float()

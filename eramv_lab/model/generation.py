@@ -11,7 +11,13 @@ from transformers import GenerationMixin
 from eramv_lab.model.arrange import prompt_end, refuse_images
 
 _Mixin: Any = GenerationMixin  # its own types expect the whole model
-IMAGE_INPUTS = ("pixel_values", "vision_features", "image_counts")
+IMAGE_INPUTS = (
+    "pixel_values",
+    "vision_features",
+    "image_counts",
+    "question_ids",
+    "question_mask",
+)
 
 
 def _seen(past: Any) -> int:
@@ -34,7 +40,7 @@ class EramvGeneration(_Mixin):
         seen = _seen(kwargs.get("past_key_values"))
         if seen and isinstance(ids, Tensor):
             refuse_images(bool((ids[:, seen:] == self.config.image_token_id).any()))
-        ranked = any(event.rank == "previous" for event in self.events)
+        ranked = any(event.looks for event in self.events)
         if ranked and isinstance(ids, Tensor) and kwargs.get("prompt_end") is None:
             # fixed now: without a cache, the last row of a later step is an answer's
             mask = kwargs.get("attention_mask")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from eramv_lab.model.decoder import Rows
+from eramv_lab.model.rows import Rows
 
 
 def answer(
@@ -38,7 +38,7 @@ def answer(
     if target_BS is not None:
         target_BS = target_BS[:, -logits.shape[1] :]
         loss = functional.cross_entropy(logits.float().flatten(0, 1), target_BS.flatten())
-    if not keep and logits.shape[1] != width:
+    if not keep and rows.moved:
         if rows.valid_BS is not None:
             logits = logits.masked_fill(~rows.valid_BS[..., None], 0)
         index_BSK = rows.rows_BS[..., None].expand(-1, -1, logits.shape[2])

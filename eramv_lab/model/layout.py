@@ -14,6 +14,8 @@ class Layout:
 
     visual_BT: Tensor
     """True where a row stands for a visual token."""
+    filled_BT: Tensor
+    """These, and the padding of images whose selector keeps fewer rows than it may."""
     begun_BT: Tensor
     """Images begun up to and including this row."""
     positions_BT: Tensor
@@ -35,18 +37,23 @@ def lay_out(
     span: int | None = None,
     one: bool = False,
     offset_BT: Tensor | None = None,
+    spare_BT: Tensor | None = None,
 ) -> Layout:
     """Count the rows of an input.
 
     `rows` visual rows stand for an image and a sample has at most `images`. Positions go up by
     one a row; with `one`, an image's rows share an id; with `span`, an image reserves that many
     ids and `offset_BT` places its rows in them. Packed questions each go on from the prefix.
+    `spare_BT` marks visual rows that are padding: they take no id.
     """
     real_BT = torch.ones_like(visual_BT) if valid_BT is None else valid_BT
-    visual_BT = visual_BT & real_BT
-    nth_BT = visual_BT.long().cumsum(1) - 1
-    first_BT = visual_BT & (nth_BT % rows == 0)
+    filled_BT = visual_BT & real_BT
+    nth_BT = filled_BT.long().cumsum(1) - 1
+    first_BT = filled_BT & (nth_BT % rows == 0)
     begun_BT = first_BT.long().cumsum(1)
+    if spare_BT is not None:
+        valid_BT = real_BT = real_BT & ~spare_BT
+    visual_BT = filled_BT & real_BT
     step_BT = real_BT & (first_BT | ~visual_BT) if one or span else real_BT
     positions_BT = step_BT.long().cumsum(1) - 1
     if span:
@@ -59,9 +66,10 @@ def lay_out(
         positions_BT = positions_BT + offset_BT
     positions_BT = positions_BT.clamp(min=0)
     if segments_BT is not None:
-        positions_BT = _restart(positions_BT, segments_BT, real_BT)
+        positions_BT = restart(positions_BT, segments_BT, real_BT)
     return Layout(
         visual_BT=visual_BT,
+        filled_BT=filled_BT,
         begun_BT=begun_BT,
         positions_BT=positions_BT,
         starts_BI=starts_BI,
@@ -70,7 +78,7 @@ def lay_out(
     )
 
 
-def _restart(positions_BT: Tensor, segments_BT: Tensor, real_BT: Tensor) -> Tensor:
+def restart(positions_BT: Tensor, segments_BT: Tensor, real_BT: Tensor) -> Tensor:
     """Each packed question's rows go on from where the first one does."""
     far = positions_BT.shape[1] + int(1e6)
     first_BJ = positions_BT.new_full(positions_BT.shape, far)

@@ -13,8 +13,15 @@ from transformers import GenerationMixin, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from eramv_lab.model.arrange import arrange, count_images, fill, real_rows, refuse_images
-from eramv_lab.model.arrange import prompt_end as find_prompt_end
+from eramv_lab.model.add import additions
+from eramv_lab.model.arrange import (
+    arrange,
+    count_images,
+    fill,
+    real_rows,
+    refuse_images,
+    set_rankers,
+)
 from eramv_lab.model.cache import StreamCache
 from eramv_lab.model.configuration import EramvConfig
 from eramv_lab.model.decoder import Maps, run_layers
@@ -22,9 +29,10 @@ from eramv_lab.model.generation import EramvGeneration
 from eramv_lab.model.head import answer
 from eramv_lab.model.loading import EramvLoading
 from eramv_lab.model.parts import build_band, build_part, seeded
-from eramv_lab.model.sight import look, remember
+from eramv_lab.model.sight import Sight, asked, look, remember
 from eramv_lab.model.step import swap_in
-from eramv_lab.slots.contracts import Need, Patches
+from eramv_lab.slots.contracts import Need, Patches, Question
+from eramv_lab.slots.needs import levels_of, needs_of
 
 
 class EramvForConditionalGeneration(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -59,6 +67,8 @@ class EramvForConditionalGeneration(  # pyright: ignore[reportIncompatibleMethod
         self.selector = build_part("anchors", spec.anchors, dims, seed, "anchors")
         self.fine = build_part("fine", spec.fine, dims, seed, "fine")
         self.connector = build_part("connector", spec.connector, dims, seed, "connector")
+        own = spec.fine_connector
+        self.fine_connector = build_part("connector", own, dims, seed, "fine_connector")
         self.language_model = build_part("language", spec.language, dims, seed, "language")
         self.language_model.config._attn_implementation = config._attn_implementation
         with seeded(seed, "head"):
@@ -70,7 +80,7 @@ class EramvForConditionalGeneration(  # pyright: ignore[reportIncompatibleMethod
         self.shared_bridge = None
         if share:
             self.shared_bridge = build_part("bridge", spec.bridge, dims, seed, "bridge")
-        for i in spec.band:
+        for i in spec.readers:
             self.language_model.layers[i].band = build_band(spec, seed, i)
             for module in self.language_model.layers[i].band.modules():
                 module._is_hf_initialized = True  # or the language model's rule would start it over
@@ -102,7 +112,7 @@ class EramvForConditionalGeneration(  # pyright: ignore[reportIncompatibleMethod
     @torch.no_grad()
     def reset_band_from_language(self) -> None:
         """Start the band's own weights from the layers they stand in, as their sharing says."""
-        for i in self.spec.band:
+        for i in self.spec.readers:
             layer = self.language_model.layers[i]
             layer.band.sharing.reset_from(layer)  # on meta too: a norm's epsilon is no weight
 
@@ -124,28 +134,35 @@ class EramvForConditionalGeneration(  # pyright: ignore[reportIncompatibleMethod
 
     @property
     def need(self) -> Need:
-        """What selector and fine features ask of the tower."""
-        need = Need.NONE if self.selector is None else self.selector.need
-        return need | Need.CLS if self.spec.fine is not None and self.spec.fine.cls else need
+        """What selector, connectors and fine features ask of the tower."""
+        need = needs_of(self.spec)
+        for part in (self.selector, self.connector, self.fine_connector):
+            need |= getattr(part, "need", Need.NONE)
+        return need
 
     def see(
         self, pixel_values: Tensor | None, vision_features: dict[str, Tensor] | None
     ) -> Patches | None:
         """The tower's output for [N,3,H,W] pixels, or as it was cached; None without images."""
         if vision_features is not None:
-            dtype = next(self.connector.parameters()).dtype
-            states = vision_features["states"].to(dtype)
-            cls = vision_features.get("cls")
-            return Patches(
-                states_NPV=states,
-                grid=self.dims.vision.grid,
-                cls_NV=None if cls is None else cls.to(dtype),
-                cls_attention_NHP=vision_features.get("cls_attention"),
-            )
+            dtype = next((self.connector or self.fine_connector).parameters()).dtype
+            return Patches.of(vision_features, self.dims.vision.grid, dtype)
         if pixel_values is None or not pixel_values.shape[0]:
             return None
         dtype = next(self.vision_tower.parameters()).dtype
-        return self.vision_tower(pixel_values.to(dtype), self.need)
+        return self.vision_tower(pixel_values.to(dtype), self.need, levels_of(self.spec))
+
+    def look(self, patches: Patches, question: Question | None = None) -> Sight:
+        """What is made of the images: rows of the sequence, fine features of the band."""
+        return look(
+            patches,
+            self.spec,
+            self.selector,
+            self.connector,
+            self.fine,
+            self.fine_connector,
+            question,
+        )
 
     def forward(
         self,
@@ -155,6 +172,8 @@ class EramvForConditionalGeneration(  # pyright: ignore[reportIncompatibleMethod
         pixel_values: Tensor | None = None,
         vision_features: dict[str, Tensor] | None = None,
         image_counts: Sequence[int] | None = None,
+        question_ids: Tensor | None = None,
+        question_mask: Tensor | None = None,
         segments: Tensor | None = None,
         prompt_end: Tensor | None = None,
         past_key_values: Cache | None = None,
@@ -173,8 +192,10 @@ class EramvForConditionalGeneration(  # pyright: ignore[reportIncompatibleMethod
                 training mode logits are those of the supervised positions alone, [n,K].
             pixel_values: [N,3,H,W], the images in order of their samples.
             vision_features: the tower's output in place of pixels: `states` [N,P,V], `cls` [N,V],
-                `cls_attention` [N,heads,P].
+                `cls_attention` [N,heads,P] and what else is asked for (`Patches.features`).
             image_counts: images of each sample; counted from `input_ids` where not given.
+            question_ids: [B,T] the words of each question alone, for a connector that reads them.
+            question_mask: [B,T], 0 on the padding of `question_ids`, on either side.
             segments: [B,T] packed questions: 0 is the shared prefix, j is question j, which sees
                 the prefix and itself.
             prompt_end: [B] the row whose attention a reducer ranks by; default: the row before
@@ -202,7 +223,7 @@ class EramvForConditionalGeneration(  # pyright: ignore[reportIncompatibleMethod
             counts = count_images(visual_BT, images, self.visual_rows, image_counts)
         sight = None
         if patches is not None and any(counts):
-            sight = look(patches, self.spec, self.selector, self.connector, self.fine)
+            sight = self.look(patches, asked(question_ids, question_mask, counts))
         valid_BT = real_rows(attention_mask, input_ids.shape[1], seen)
         layout = arrange(
             visual_BT,
@@ -215,24 +236,27 @@ class EramvForConditionalGeneration(  # pyright: ignore[reportIncompatibleMethod
             past=past,
         )
         memory = None
-        if sight is not None:
+        if sight is not None and self.spec.readers:
             memory = remember(sight, layout, counts, self.spec)
         target_BT = None if labels is None else functional.pad(labels[:, 1:], (0, 1), value=-100)
         embed = self.language_model.embed_tokens
         words_BT = input_ids
         if self.config.image_token_id >= self.dims.language.vocab:  # a word the model has not
             words_BT = input_ids.masked_fill(visual_BT, 0)
-        rows = fill(embed, words_BT, layout, counts, sight, self.visual_rows)
-        if not seen and any(event.rank == "previous" for event in self.events):
-            rows.rankers_B = find_prompt_end(prompt_end, target_BT, valid_BT, input_ids)
+        events = self.events if sight is not None and sight.visual_NAD is not None else ()
+        wait = any(event.kind == "inject" for event in events)
+        rows = fill(embed, words_BT, layout, counts, sight, self.visual_rows, wait=wait)
+        if not seen and any(event.looks for event in events):
+            set_rankers(rows, events, prompt_end, target_BT, layout.valid_BT, input_ids)
         maps = Maps() if output_attentions else None
         hidden: list[Tensor] | None = [] if output_hidden_states else None
         rows = run_layers(
             self.language_model,
             rows,
-            events=self.events if sight is not None and sight.visual_NAD is not None else (),
+            events=events,
             fusion=self.spec.fusion,
             memory=self._bridged(memory),
+            added=additions(sight, layout, self.spec),
             bridge=self.shared_bridge if self.spec.bridge and self.spec.bridge.carry else None,
             carry=bool(self.spec.bridge and self.spec.bridge.carry),
             past=past,

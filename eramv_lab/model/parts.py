@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,10 +36,11 @@ def build_part(slot: str, config: Any, dims: Dims, seed: int, path: str) -> Any:
 def build_band(spec: ModelSpec, seed: int, layer: int) -> Band:
     """What decoder layer `layer` of the band has of its own; a bridge unless all share one."""
     dims, own = spec.dims(), spec.bridge is not None and spec.bridge.share == "layer"
+    heads = dataclasses.replace(dims, language=spec.sharing.heads_of(dims.language))
     return Band(
         spec.fusion,
         build_part("sharing", spec.sharing, dims, seed, f"sharing.{layer}"),
         build_part("bridge", spec.bridge if own else None, dims, seed, f"bridge.{layer}"),
-        build_part("fusion", spec.fusion, dims, seed, f"fusion.{layer}"),
+        build_part("fusion", spec.fusion, heads, seed, f"fusion.{layer}"),
         shared_query=spec.sharing.shared_query,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from transformers import BatchFeature, ProcessorMixin
 
 from eramv_lab.errors import UserError
@@ -28,6 +29,7 @@ class EramvProcessor(ProcessorLoading, ProcessorMixin):  # pyright: ignore[repor
         visual_rows: placeholders that an image becomes (`model.visual_rows`).
         prompt: the prompt slot, plain (`{"type": "question_first", ...}`).
         chat_template: in place of the tokenizer's own, for `template: chat`.
+        reads_question: the model's connector reads the question (`model.spec.reads_question`).
     """
 
     def __init__(
@@ -37,9 +39,11 @@ class EramvProcessor(ProcessorLoading, ProcessorMixin):  # pyright: ignore[repor
         visual_rows: int = 1,
         prompt: Mapping[str, Any] | None = None,
         chat_template: str | None = None,
+        reads_question: bool = False,
         **kwargs: Any,
     ) -> None:
         self.visual_rows = visual_rows
+        self.reads_question = reads_question
         self.prompt = dict(prompt or {"type": "question_first"})
         problems: list[Any] = []
         self._prompt: Any = parse_component(PROMPT, self.prompt, "prompt", problems)
@@ -59,6 +63,7 @@ class EramvProcessor(ProcessorLoading, ProcessorMixin):  # pyright: ignore[repor
             tokenizer,
             visual_rows=max(spec.dims().visual, 1),
             prompt=to_plain(spec.prompt, PROMPT),
+            reads_question=spec.reads_question,
         )
 
     @classmethod
@@ -148,6 +153,7 @@ class EramvProcessor(ProcessorLoading, ProcessorMixin):  # pyright: ignore[repor
         images: Any = None,
         text: str | Sequence[str] | None = None,
         return_tensors: str | None = "pt",
+        questions: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
         """Model inputs of prompts that name `<image>` once per image, and their images in order.
@@ -156,10 +162,13 @@ class EramvProcessor(ProcessorLoading, ProcessorMixin):  # pyright: ignore[repor
             images: one image, a list, or a list of each prompt's; None for none.
             text: one prompt or a list (`write` makes them of questions).
             return_tensors: as in transformers.
+            questions: what each prompt asks in the turn of its images, for a connector that reads
+                it; found in the prompt where it is not given.
             kwargs: go to the tokenizer (`padding`, ...).
 
-        Returns `input_ids`, `attention_mask` [B,T], `pixel_values` [N,3,H,W] and `image_counts`.
-        Raises ValueError where images and placeholders differ in number.
+        Returns `input_ids`, `attention_mask` [B,T], `pixel_values` [N,3,H,W] and `image_counts`,
+        for such a connector also `question_ids` and `question_mask`. Raises ValueError where
+        images and placeholders differ in number, and where no question is found.
         """
         if text is None:
             raise ValueError("EramvProcessor needs text")
@@ -176,7 +185,7 @@ class EramvProcessor(ProcessorLoading, ProcessorMixin):  # pyright: ignore[repor
         for i, given in enumerate(images if _by_prompt(images, prompts) else ()):
             if len(given) != counts[i]:
                 raise ValueError(f"{len(given)} images of prompt {i}, which names {counts[i]}")
-        data = self.rows(prompts, return_tensors=return_tensors, **kwargs)
+        data = self.rows(prompts, questions, return_tensors=return_tensors, **kwargs)
         if pictures:
             seen = self.image_processor(images=pictures, return_tensors=return_tensors)
             data["pixel_values"] = seen["pixel_values"]
@@ -184,11 +193,13 @@ class EramvProcessor(ProcessorLoading, ProcessorMixin):  # pyright: ignore[repor
         features["image_counts"] = counts
         return features
 
-    def rows(self, prompts: Sequence[str], **kwargs: Any) -> dict[str, Any]:
+    def rows(
+        self, prompts: Sequence[str], questions: Sequence[str] | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
         """`input_ids` and `attention_mask` [B,T] of prompts, no picture looked at.
 
-        Each `<image>` becomes its rows; several prompts are padded on the left. `kwargs` go to the
-        tokenizer.
+        Each `<image>` becomes its rows; several prompts are padded on the left. `questions` as in
+        a call; `kwargs` go to the tokenizer.
         """
         bos, token = self.tokenizer.bos_token, image_token(self.tokenizer)
         if bos and all(prompt.startswith(bos) for prompt in prompts):  # a chat template wrote it
@@ -198,12 +209,50 @@ class EramvProcessor(ProcessorLoading, ProcessorMixin):  # pyright: ignore[repor
         kwargs.setdefault("padding_side", "left")
         data = dict(self.tokenizer(spread, **kwargs))
         data.pop("token_type_ids", None)
+        if self.reads_question:
+            data |= self._asked(prompts, questions, kwargs.get("return_tensors"))
         return data
+
+    def _asked(
+        self, prompts: Sequence[str], questions: Sequence[str] | None, return_tensors: str | None
+    ) -> dict[str, Any]:
+        """The words of the questions alone, padded right."""
+        if questions is None:
+            questions = [self._question_of(prompt) for prompt in prompts]
+        special, pad = special_texts(self.tokenizer), self.tokenizer.pad_token_id
+        texts = [as_text(question.strip(), special) for question in questions]
+        rows = [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+        longest = max(map(len, rows))
+        ids = [row + [pad] * (longest - len(row)) for row in rows]
+        mask = [[1] * len(row) + [0] * (longest - len(row)) for row in rows]
+        if return_tensors == "pt":
+            ids, mask = (torch.tensor(rows, dtype=torch.long) for rows in (ids, mask))
+        return {"question_ids": ids, "question_mask": mask}
+
+    def _question_of(self, prompt: str) -> str:
+        """What a written prompt asks in its first turn. Raises ValueError where it is not seen."""
+        images, mark = prompt.count(IMAGE), "\ue000"
+        head, found, tail = self.write(mark, images).partition(mark)
+        if not found:  # a caption asks nothing
+            return ""
+        behind, image, _ = tail.partition(IMAGE)
+        end = prompt.find(behind + image, len(head))
+        if not prompt.startswith(head) or end < 0:
+            raise ValueError(f"what is asked is not seen in {prompt[:80]!r}: give `questions`")
+        return prompt[len(head) : end]
 
     @property
     def model_input_names(self) -> list[str]:
         """Names of what it returns."""
-        return ["input_ids", "attention_mask", "pixel_values", "image_counts"]
+        own = ["question_ids", "question_mask"] if self.reads_question else []
+        return ["input_ids", "attention_mask", "pixel_values", "image_counts", *own]
+
+    def to_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """As in transformers; what a model's connector does not read is not told."""
+        plain = super().to_dict(*args, **kwargs)
+        if not self.reads_question:
+            plain.pop("reads_question", None)
+        return plain
 
 
 def _flat(images: Any) -> list[Any]:

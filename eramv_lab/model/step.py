@@ -9,19 +9,22 @@ from torch import Tensor, nn
 
 from eramv_lab.model.attend import Reading, Work
 from eramv_lab.model.cache import StreamCache
+from eramv_lab.model.rank import Ranking
+from eramv_lab.model.rows import Live, pick
+from eramv_lab.model.score import foresee
 from eramv_lab.slots.fusion.attend import AttendConfig
 from eramv_lab.slots.sharing import Shared
 
 
 class Band(nn.Module):
-    """What a band layer has beside the language model's own: sharing, bridge, gate."""
+    """What a band layer has beside the language model: sharing, bridge, gate, feed-forward."""
 
     def __init__(
         self,
         config: AttendConfig,
         sharing: Shared,
         bridge: nn.Module | None,
-        gate: nn.Module | None,
+        parts: nn.ModuleDict,
         shared_query: bool,
     ) -> None:
         super().__init__()
@@ -29,7 +32,8 @@ class Band(nn.Module):
         self.shared_query = shared_query
         self.sharing = sharing
         self.bridge = bridge
-        self.gate = gate
+        own = dict(parts.items())
+        self.gate, self.ffn = own.get("gate"), own.get("ffn")
 
 
 class StepOutput(NamedTuple):
@@ -38,8 +42,8 @@ class StepOutput(NamedTuple):
     hidden_BSD: Tensor
     memory_BMD: Tensor | None = None
     """The bridge's result, for a bridge that carries it on."""
-    scores_BS: Tensor | None = None
-    """Attention that the ranking rows pay to every row, mean over heads and ranking rows."""
+    scores: tuple[Tensor, ...] = ()
+    """By ranking: what its rows pay to every row, the mean over heads [B,S]."""
     maps: tuple[Tensor | None, Tensor | None] = (None, None)
     """Attention weights to the sequence and to the fine features (eager only)."""
 
@@ -60,12 +64,16 @@ class Step:
         position_embeddings: tuple[Tensor, Tensor] | None = None,
         past_key_values: StreamCache | None = None,
         reading: Reading | None = None,
-        rankers_BR: Tensor | None = None,
+        rankings: tuple[Ranking, ...] = (),
         visible_BS: Tensor | None = None,
+        live: Live | None = None,
         maps: bool = False,
     ) -> Tensor | StepOutput:
-        """One layer over [B,S,D]; a plain layer is its own class's forward, untouched."""
-        if reading is None and rankers_BR is None and not maps:
+        """One layer over [B,S,D]; a plain layer is its own class's forward, untouched.
+
+        Where some rows alone are `live`, mask and reading are of these.
+        """
+        if reading is None and live is None and not rankings and not maps:
             own = None if past_key_values is None else past_key_values.self_attention_cache
             return super().forward(  # type: ignore[misc]
                 hidden_states,
@@ -74,18 +82,39 @@ class Step:
                 past_key_values=own,
             )
         assert position_embeddings is not None
-        work = Work(self, attention_mask, position_embeddings, past_key_values, reading)
+        work = Work(self, attention_mask, position_embeddings, past_key_values, reading, live)
         memory_BMD = work.bridge()
         at = self.band.config.at if reading is not None else "none"
+        rows_BSD = hidden_states if live is None else pick(hidden_states, live.index_BL)
         if at == "before":
-            hidden_states = hidden_states + work.own_step(hidden_states)
+            rows_BSD = work.own_step(rows_BSD)
+            hidden_states = rows_BSD if live is None else live.put(hidden_states, rows_BSD)
         normed_BSD = self.input_layernorm(hidden_states)
-        scores_BS = work.project(normed_BSD, rankers_BR, visible_BS)
-        hidden_states = hidden_states + work.attend(normed_BSD, cross=at == "parallel")
+        asking_BSD = normed_BSD if live is None else pick(normed_BSD, live.index_BL)
+        scores = work.project(normed_BSD, asking_BSD, rankings, visible_BS)
+        rows_BSD = rows_BSD + work.attend(asking_BSD, cross=at == "parallel")
         if at == "after":
-            hidden_states = hidden_states + work.own_step(hidden_states)
-        hidden_states = hidden_states + self.mlp(self.post_attention_layernorm(hidden_states))
-        return StepOutput(hidden_states, memory_BMD, scores_BS, (work.self_map, work.cross_map))
+            rows_BSD = work.own_step(rows_BSD)
+        rows_BSD = rows_BSD + self.mlp(self.post_attention_layernorm(rows_BSD))
+        weights = work.self_map, work.cross_map
+        if live is not None:
+            rows_BSD = live.put(hidden_states, rows_BSD)
+            own, cross = (live.spread(one, rows_BSD.shape[1]) for one in weights)
+            weights = own, cross
+        return StepOutput(rows_BSD, memory_BMD, tuple(scores), weights)
+
+    def rank(
+        self,
+        hidden_BSD: Tensor,
+        rope: tuple[Tensor, Tensor],
+        ranking: Ranking,
+        visible_BS: Tensor | None,
+    ) -> Tensor:
+        """[B,S] what the ranking rows would pay to each row here, before the layer runs.
+
+        Under FSDP the weights are gathered by `register_fsdp_forward_method(layer, "rank")`.
+        """
+        return foresee(self, hidden_BSD, rope, ranking, visible_BS)
 
 
 @cache

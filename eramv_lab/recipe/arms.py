@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from eramv_lab.errors import InfeasibleError, LabError, Problem
+from eramv_lab.errors import Problem
 from eramv_lab.recipe.base import Base, digest
 from eramv_lab.recipe.fits import check_fit, steps_of
 from eramv_lab.recipe.load import Document, interpolated
-from eramv_lab.recipe.match import MATCH, NoMatch, Place, Solver, matches, put, unlike_inputs
+from eramv_lab.recipe.match import NoMatch, Solver, solved
 from eramv_lab.recipe.model_spec import ModelSpec, parse_model
 from eramv_lab.recipe.nodes import Node, find
 from eramv_lab.recipe.parse import choice, plain
@@ -32,11 +32,11 @@ from eramv_lab.recipe.schema import (
 from eramv_lab.recipe.starts import Found, started
 
 TOP = (
-    *("question", "plugins", "system", "model", *SECTIONS),
+    *("question", "plugins", "system", "league", "model", *SECTIONS),
     *("seeds", "seed", "expect", "matched", "extends"),
 )
 """Keys at the top of a recipe, beside `arms`."""
-OUTSIDE = ("question", "plugins", "system", "seeds", "expect", "extends")
+OUTSIDE = ("question", "plugins", "system", "league", "seeds", "expect", "extends")
 """Those that an arm cannot change."""
 INSIDE = tuple(key for key in TOP if key not in (*OUTSIDE, "seed", "matched"))
 """Those that it can."""
@@ -149,6 +149,18 @@ class Resolver:
             self.arm(name)
         return {name: arm for name in self.nodes if (arm := self.arms[name]) is not None}
 
+    def unreached(self, names: Iterable[str]) -> dict[str, str]:
+        """Those of the arms `names` whose one problem is a match that no number satisfies, with the
+        reason; it is no problem any more.
+        """
+        found: dict[str, str] = {}
+        for name in names:
+            problems = self.by_arm.get(name)
+            if problems and all(isinstance(problem, NoMatch) for problem in problems):
+                found[name] = f"{problems[0].key}: {problems[0].message}"
+                self.by_arm[name] = []
+        return found
+
     @property
     def problems(self) -> Iterator[Problem]:
         """Every problem once, with the arms it is found in where that is not all of them."""
@@ -191,7 +203,7 @@ class Resolver:
             elif key not in TOP:
                 problems.append(choice(f"unknown key {key!r}", key, INSIDE, key))
         parts = {key: parse_section(key, data.get(key), problems) for key in SECTIONS}
-        data, matched = self._match(data, parts["cost"], problems)
+        data, matched = solved(data, parts["cost"], self._other, self.solver, problems)
         spec = _model(data, problems)
         if spec is None or problems or None in matched.values():
             return None
@@ -216,65 +228,6 @@ class Resolver:
             problems.append(Problem(message=f"the arms wait for one another: {circle}", key=key))
             return None
         return self.arm(name)  # None: its own problems are reported
-
-    def _match(
-        self, data: dict[str, Any], cost: CostConfig | None, problems: list[Problem]
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """`data` with the number that `match_flops_of` asks for; by key, the arm so matched or
-        None where there is no such number."""
-        solved = data.get("matched")
-        matched: dict[str, Any] = dict(solved) if isinstance(solved, Mapping) else {}
-        if not (solved is None or isinstance(solved, Mapping)):
-            message = f"expected keys and the arms they match, found {solved!r}"
-            problems.append(Problem(message=message, key="matched"))
-        wanted = [found for found in matches(data) if found[0]]  # else an unknown key of the arm
-        for place, target in wanted:
-            key = ".".join(map(str, place))
-            number: int | None = None
-            if len(wanted) > 1:
-                problems.append(Problem(message="only one key of an arm can be matched", key=key))
-            elif place[0] != "model" or len(place) < 3:
-                problems.append(Problem(message="only a number of a slot can be matched", key=key))
-            elif not isinstance(target, str):
-                message = f"expected {{{MATCH}: ARM}} and nothing else"
-                problems.append(Problem(message=message, key=key))
-            elif (other := self._other(target, key, problems)) and cost is not None:
-                unlike = list(unlike_inputs(cost, other.name, other.cost, key))
-                problems += unlike
-                if not unlike:
-                    number = self._solve(data, place, other.spec, cost, key, problems)
-            matched[_listed(place)] = None if number is None else target
-            data = put(data, place, number or 1)  # 1: to see what else is wrong
-        return data, matched
-
-    def _solve(
-        self,
-        data: dict[str, Any],
-        place: Place,
-        other: ModelSpec,
-        cost: CostConfig,
-        key: str,
-        problems: list[Problem],
-    ) -> int | None:
-        def spec_of(number: int) -> ModelSpec | None:
-            return parse_model(put(data, place, number)["model"], [])
-
-        if spec_of(1) is None:
-            return None  # what is wrong even then is reported with the model's other problems
-        try:
-            return self.solver(spec_of, other, cost)
-        except InfeasibleError as error:
-            problems.append(NoMatch(message=str(error), key=key))
-        except LabError as error:
-            problems.append(Problem(message=str(error), key=key))
-        return None
-
-
-def _listed(place: Place) -> str:
-    """The key as the resolved recipe has it, where reducers are always a list."""
-    if place[:2] == ("model", "reducer") and len(place) > 2 and isinstance(place[2], str):
-        place = (*place[:2], 0, *place[2:])
-    return ".".join(map(str, place))
 
 
 def _model(data: Mapping[str, Any], problems: list[Problem]) -> ModelSpec | None:

@@ -71,9 +71,20 @@ def overrides(incomplete: str) -> list[str]:
     return [f"{key}=" for key in keys if key.startswith(incomplete)]
 
 
+def recipes_and_overrides(incomplete: str) -> list[str]:
+    """Further recipes and, once one is written, the keys of it."""
+    return recipe_paths(incomplete) + (overrides(incomplete) if _recipe() else [])
+
+
+def shapes(incomplete: str) -> list[str]:
+    """Shapes by name: the recipes of experiments/scale."""
+    names = sorted(path.stem for path in Path("experiments/scale").glob("*.yaml"))
+    return [name for name in names if name.startswith(incomplete)]
+
+
 def slots(incomplete: str) -> list[str]:
-    """Slots."""
-    return [slot for slot in SLOTS if slot.startswith(incomplete)]
+    """Slots, and the systems."""
+    return [slot for slot in (*SLOTS, "systems") if slot.startswith(incomplete)]
 
 
 def studies(incomplete: str) -> list[str]:

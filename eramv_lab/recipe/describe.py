@@ -12,8 +12,12 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from eramv_lab.errors import Problem, UserError, nearest
 from eramv_lab.recipe.parse import choice, hints_of, plain, shape
+from eramv_lab.recipe.resolve import load_recipe
 from eramv_lab.recipe.schema import SECTIONS, SOURCES, source_config
 from eramv_lab.registry import SLOTS, Component, Registry, field_docs
+
+SYSTEMS = Path("experiments") / "systems"
+"""Where the recipes of systems lie, from the current folder."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,12 +75,55 @@ def describe(name: str) -> Iterator[str]:
         where = name if name in SECTIONS else f"data.{name}"
         yield from _page(f"{where}:", config, f"{inspect.getsourcefile(config)}:0")
         return
+    system = _system_file(name)
+    if system is not None:
+        if name in (n for registry in SLOTS.values() for n in registry.names()):
+            yield from _components(name)
+            yield ""
+        yield from _system_page(system)
+        return
+    yield from _components(name)
+
+
+def _components(name: str) -> Iterator[str]:
     found = _find(name)
     component = found[0]
     yield from _page(f"{component.slot}/{component.name}", component.config, origin_of(component))
     for other in found[1:]:
         yield ""
         yield from _page(f"{other.slot}/{other.name}", other.config, origin_of(other))
+
+
+def system_files() -> list[Path]:
+    """The recipes of systems in the current folder. Raises UserError where there are none."""
+    files = sorted(SYSTEMS.glob("*.yaml"))
+    if not files:
+        raise UserError(f"there are no recipes in {SYSTEMS}/ of the current folder")
+    return files
+
+
+def _system_file(name: str) -> Path | None:
+    file = SYSTEMS / f"{name.removeprefix('systems/')}.yaml"
+    return file if file.is_file() else None
+
+
+def _system_page(file: Path) -> Iterator[str]:
+    """What a recipe says of its system. Raises UserError with all that is wrong with the recipe."""
+    recipe = load_recipe(file)
+    if recipe.system is None:
+        raise UserError(Problem(message="no system: section", file=file.as_posix()))
+    system = recipe.system
+    yield f"systems/{file.stem}: {system.name}"
+    yield f"  {recipe.question}"
+    yield ""
+    for key in ("source", "acts", "trains"):
+        yield f"  {key}: {getattr(system, key)}"
+    for key in ("exact", "reading"):
+        lines = getattr(system, key)
+        yield from (f"  {key}:", *(f"    - {line}" for line in lines)) if lines else ()
+    yield f"  knob: {system.knob.render() if system.knob else 'none, it has one price'}"
+    yield ""
+    yield f"  {file.as_posix()}"
 
 
 def _find(name: str) -> list[Component]:

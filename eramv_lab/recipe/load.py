@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from eramv_lab.errors import Problem, UserError
+from eramv_lab.recipe.league import League
 from eramv_lab.recipe.merge import expand, merge
 from eramv_lab.recipe.nodes import Mark, Node, find, read_file, read_text, to_data
 from eramv_lab.recipe.parse import choice
@@ -32,32 +33,77 @@ class Document:
     problems: list[Problem] = field(default_factory=list[Problem])
     starts: dict[str, Any] = field(default_factory=dict[str, Any])
     """The bases and models that its arms start from, by path, once they have been read."""
+    league: League | None = None
+    """What the arms are that its `league:` section stands for."""
 
     def arm(self, name: str) -> Node:
         """The whole recipe of one arm."""
         return merge(self.shared, self.arms[name])
 
 
-def read_recipe(path: Path | str, overrides: Iterable[str] = ()) -> Document:
+def read_recipe(
+    path: Path | str,
+    overrides: Iterable[str] = (),
+    *,
+    prepare: Callable[[Document], None] | None = None,
+) -> Document:
     """The document of a recipe file, `extends` followed, `key=value` overrides on top.
 
-    An override changes what all arms share; `arms.NAME.key=value` changes one arm. Problems that
-    do not stop the reading are in `.problems`. Raises UserError where a file cannot be read.
+    `prepare` changes what the file says before that. An override changes what all arms share;
+    `arms.NAME.key=value` changes one arm. Problems that do not stop the reading are in
+    `.problems`. Raises UserError where a file cannot be read.
     """
     document = Document(Node({}, Mark(str(path))))
-    *above, own = _chain(Path(path))
+    chain = chain_of(Path(path))
+    *above, own = chain
     for node in above:
         kept = {key: child for key, child in node.value.items() if key not in OWN}
         _add(document, Node(kept, node.mark))
     _add(document, own)
+    if prepare is not None:
+        prepare(document)
     problems: list[Problem] = []
+    turned: list[Node] = []
     for text in overrides:
         try:
-            _add(document, parse_override(text))
+            turned.append(parse_override(text))
         except UserError as error:
             problems += error.problems
+    of_arms = [node for node in turned if next(iter(node.value)).startswith("arms.")]
+    for node in turned:
+        if node not in of_arms:
+            _add(document, node)
+    _add_league(document, chain)
+    for node in of_arms:
+        _add(document, node)
     document.problems += problems
     return document
+
+
+def _add_league(document: Document, chain: list[Node]) -> None:
+    """The arms that a `league:` section stands for, below those that are written."""
+    section = document.shared.value.get("league")
+    if section is None:
+        return
+    from eramv_lab.recipe.league_arms import expanded
+
+    found = expanded(section, chain, document.problems)
+    if not found:
+        return
+    document.league, arms, plugins = found
+    written = document.arms
+    document.arms = {
+        name: merge(node, written[name]) if name in written else node for name, node in arms.items()
+    }
+    document.arms |= {name: node for name, node in written.items() if name not in arms}
+    if plugins:
+        own = document.shared.value.get("plugins")
+        names = [
+            n
+            for p in [*([own] if own else []), *plugins]
+            for n in (p.value if isinstance(p.value, list) else [p])
+        ]
+        document.shared.value["plugins"] = Node(names, plugins[0].mark)
 
 
 def parse_override(text: str) -> Node:
@@ -79,8 +125,10 @@ def parse_override(text: str) -> Node:
     return Node({key.strip(): node}, Mark(COMMAND_LINE))
 
 
-def _chain(path: Path) -> list[Node]:
-    """The file and all that it extends, the farthest first."""
+def chain_of(path: Path, known: dict[str, Node] | None = None) -> list[Node]:
+    """The file and all that it extends, the farthest first; `known`: files that have been read, by
+    the path that is shown. Raises UserError.
+    """
     nodes: list[Node] = []
     seen: list[Path] = []
     asked: Mark | None = None  # where the file was asked for
@@ -90,7 +138,7 @@ def _chain(path: Path) -> list[Node]:
             message = f"{shown} extends itself, by way of {len(seen)} file(s)"
             raise UserError(_problem(asked or Mark(shown), "extends", message))
         seen.append(path.resolve())
-        node = read_file(path, shown, asked)
+        node = (known or {}).get(shown) or read_file(path, shown, asked)
         nodes.append(node)
         extends = node.value.get("extends")
         if extends is None or extends.value in (None, "none"):

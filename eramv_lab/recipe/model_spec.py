@@ -9,6 +9,7 @@ from typing import Any
 
 from eramv_lab.errors import Problem, UserError
 from eramv_lab.recipe.bands import WHERE, band_layers, is_gone, split_band
+from eramv_lab.recipe.connecting import check_connectors, connector_rows, reads_question
 from eramv_lab.recipe.parse import choice, parse_component, to_plain
 from eramv_lab.recipe.scale import Sizes, bare, scaled
 from eramv_lab.registry import SLOTS
@@ -19,6 +20,7 @@ KEYS = (
     "anchors",
     "connector",
     "fine",
+    "fine_connector",
     "band",
     "bridge",
     "sharing",
@@ -26,7 +28,9 @@ KEYS = (
     "language",
     "prompt",
 )
-NEEDED = ("vision", "connector", "language", "prompt")
+NEEDED = ("vision", "language", "prompt")
+SAME = "same"
+"""`fine_connector: same`: the fine features go through the connector of the anchors."""
 DEFAULTS: dict[str, str | None] = {
     "vision": None,
     "anchors": None,
@@ -51,6 +55,8 @@ class ModelSpec:
     anchors: Any = None
     band: tuple[int, ...] = ()
     fine: Any = None
+    fine_connector: Any = None
+    """None: the fine features go through the connector, or the bridge takes them as they are."""
     fusion: Any = None
     bridge: Any = None
     sharing: Any = None
@@ -65,39 +71,47 @@ class ModelSpec:
         vision, language = self.vision.dims(), self.language.dims()
         anchors = self.anchors.count_of(vision) if self.anchors else 0
         patches = anchors - int(self.anchors.takes_cls) if self.anchors else 0
+        rows = fine = self.fine.count_of(vision, patches) if self.fine else 0
+        if self.fine_connector is not None:
+            fine = self.fine_connector.count_of(vision, rows)
+        visual = anchors
+        if self.connector is not None and anchors:
+            visual = self.connector.count_of(vision, anchors)
         return Dims(
             vision=vision,
             language=language,
             anchors=anchors,
-            visual=anchors,
-            fine=self.fine.count_of(vision, patches) if self.fine else 0,
+            visual=visual,
+            fine=fine,
+            fine_rows=rows,
             band=self.band,
         )
 
     def connector_rows(self) -> int:
-        """Rows per image that go through the connector at prefill.
+        """Rows per image that go through the connector at prefill."""
+        return connector_rows(self)
 
-        With a band, every fine feature (or, where the selection is made of them, every tower row
-        once: anchors that are picked are gathered after it); without, the anchors alone.
-        """
-        dims = self.dims()
-        if not self.band or (self.bridge and self.bridge.input == "vision"):
-            return dims.anchors
-        if self.anchors is None:
-            return dims.fine
-        if not self.anchors.picks:
-            return dims.fine + dims.anchors
-        rows_with_cls = self.anchors.takes_cls or (self.fine is not None and self.fine.cls)
-        return dims.vision.patches + int(bool(rows_with_cls))
+    @property
+    def reads_question(self) -> bool:
+        """Whether a connector reads what is asked."""
+        return reads_question(self)
+
+    @property
+    def readers(self) -> tuple[int, ...]:
+        """Layers of the band, where they attend to the fine features."""
+        return self.band if self.fusion is not None and self.fusion.reads else ()
 
     def events(self) -> tuple[Any, ...]:
         """What the reducers do, in order of layer."""
         dims = self.dims()
         events = [e for r in self.reducer for e in r.events(dims.language.layers, dims.visual)]
-        return tuple(sorted(events, key=lambda e: e.layer))
+        return tuple(sorted(events, key=lambda e: (e.layer, e.kind != "inject")))
 
     def to_plain(self, *, known: bool = False) -> dict[str, Any]:
-        """The section as a recipe writes it, every key given; `known`: as a hash knows it."""
+        """The section as a recipe writes it, every key given.
+
+        `known`: what a hash may know of it, without what came later and was left alone.
+        """
         plain: dict[str, Any] = {}
         for key in KEYS:
             if key == "band":
@@ -105,6 +119,11 @@ class ModelSpec:
                 plain[key] = {"layers": list(self.band), **fusion} if self.band else "none"
             elif key == "reducer":
                 plain[key] = [to_plain(r, SLOTS[key], known=known) for r in self.reducer] or "none"
+            elif key == "fine_connector":
+                if self.fine_connector is not None:
+                    plain[key] = to_plain(self.fine_connector, SLOTS["connector"], known=known)
+                elif not known:
+                    plain[key] = SAME
             else:
                 plain[key] = to_plain(getattr(self, key), SLOTS[key], known=known)
         return plain
@@ -127,6 +146,14 @@ def parse_model(
         )
         for slot, default in DEFAULTS.items()
     }
+    fine = section.get("fine_connector", SAME)
+    if _is_none(fine):
+        message = "found none; `same` is the anchors' connector"
+        problems.append(Problem(message=message, key=f"{key}.fine_connector"))
+    elif fine not in (SAME, {"type": SAME}):
+        parts["fine_connector"] = parse_component(
+            SLOTS["connector"], fine, f"{key}.fine_connector", problems
+        )
     for slot in ("vision", "language"):
         if hasattr(parts[slot], "hf"):
             try:
@@ -134,9 +161,10 @@ def parse_model(
             except UserError as error:
                 problems += error.problems
                 parts[slot] = None
+    needed = (*NEEDED, *(() if parts.get("fine_connector") else ("connector",)))
     problems += [
         Problem(message=f"a model needs {slot}, found none", key=f"{key}.{slot}")
-        for slot in NEEDED
+        for slot in needed
         if parts[slot] is None and _is_none(section.get(slot))
     ]
     parts["reducer"] = _reducers(section.get("reducer"), f"{key}.reducer", problems)
@@ -154,7 +182,7 @@ def parse_model(
         parts["band"] = band_layers(where, depth, f"{key}.band", problems)
     # a band's parts are read even where there is none: a mistake in them is never hidden
     if is_gone(where):
-        parts |= dict.fromkeys(("fine", "bridge", "sharing", "fusion"))
+        parts |= dict.fromkeys(("fine", "fine_connector", "bridge", "sharing", "fusion"))
     else:
         problems += [
             Problem(message=f"a band needs {slot}, found none", key=f"{key}.{slot}")
@@ -163,6 +191,8 @@ def parse_model(
         ]
     if len(problems) > before:
         return None
+    if parts["anchors"] is None and parts.get("fine_connector") is not None:
+        parts["connector"] = None  # nothing goes through it
     spec = ModelSpec(**parts)
     problems += [
         Problem(message=message, key=f"{key}.{slot}") for slot, message in cross_check(spec)
@@ -226,6 +256,7 @@ def cross_check(spec: ModelSpec) -> list[tuple[str, str]]:
         for config in configs:
             if config is not None and hasattr(config, "check"):
                 found += [(slot, message) for message in config.check(spec)]
+    found += check_connectors(spec)
     if spec.anchors is None and not spec.band:
         found.append(("anchors", "none and band none: the model would not see the image"))
     return found

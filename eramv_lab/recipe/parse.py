@@ -19,6 +19,9 @@ Config = TypeVar("Config")
 LATER: Mapping[str, Any] = {"later": True}
 """Metadata of a field that came later: at its default no hash knows it, so that none moves."""
 
+WEIGHTLESS: Mapping[str, Any] = {**LATER, "weightless": True}
+"""The same, of a field that changes no weights: an arm may start from one that has it otherwise."""
+
 
 def choice(message: str, word: object, names: Iterable[str], key: str | None = None) -> Problem:
     """The problem of a word that is none of `names`."""
@@ -151,7 +154,10 @@ def parse_component(
 
 
 def to_plain(config: Any, registry: Registry, *, known: bool = False) -> Any:
-    """The recipe form of a component's config: `{"type": name, ...}`, or `"none"`."""
+    """The recipe form of a component's config: `{"type": name, ...}`, or `"none"`.
+
+    `known`: as `plain` has it.
+    """
     if config is None:
         return "none"
     return {"type": registry.of(config).name, **plain(config, known=known)}
@@ -180,3 +186,8 @@ def _counts(field: dataclasses.Field[Any], config: Any) -> bool:
     made = field.default_factory
     default = field.default if made is dataclasses.MISSING else made()
     return getattr(config, field.name) != default
+
+
+def weightless(config: Any) -> set[str]:
+    """Fields of a config that change no weights."""
+    return {f.name for f in dataclasses.fields(config) if f.metadata.get("weightless")}

@@ -5,16 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from eramv_lab.errors import InfeasibleError, Problem, UserError
 from eramv_lab.recipe.arms import INSIDE, OUTSIDE, TOP, Arm, Resolver
 from eramv_lab.recipe.expect import check_expect
+from eramv_lab.recipe.league import League
 from eramv_lab.recipe.load import Document, read_recipe
 from eramv_lab.recipe.match import NoMatch, Solver, equal_flops
 from eramv_lab.recipe.nodes import Node, find, to_data
 from eramv_lab.recipe.parse import choice
+from eramv_lab.recipe.shape import at_shape, shape_path
 from eramv_lab.recipe.system import System, check_system, parse_system
 from eramv_lab.registry import load_plugins
 
@@ -36,11 +39,17 @@ class Recipe:
     plugins: tuple[str, ...] = ()
     system: System | None = None
     """The published system that it is, where its file says so."""
+    league: League | None = None
+    """What its arms are, where they are those of a league."""
     has_arms: bool = True
     """Whether the file names arms; otherwise there is one, called `main`."""
 
     def arm(self, name: str) -> Arm:
-        """The arm called `name`. Raises UserError with the nearest name."""
+        """The arm called `name`. Raises UserError with the nearest name, InfeasibleError for one of
+        a league that its system cannot reach.
+        """
+        if self.league and name in self.league.unreached:
+            raise InfeasibleError(f"{name}: not reached: {self.league.unreached[name]}")
         if name not in self.arms:
             raise UserError(choice(f"{self.path} has no arm {name!r}", name, self.arms))
         return self.arms[name]
@@ -60,14 +69,19 @@ class Recipe:
 
 
 def load_recipe(
-    path: Path | str, overrides: Iterable[str] = (), *, solver: Solver = equal_flops
+    path: Path | str,
+    overrides: Iterable[str] = (),
+    *,
+    solver: Solver = equal_flops,
+    shape: str | None = None,
 ) -> Recipe:
-    """The checked recipe of a file, with `key=value` overrides.
+    """The checked recipe of a file, with `key=value` overrides, at a `shape` to be priced at.
 
     `solver` finds the number for `match_flops_of`. Raises UserError with every problem of every
     arm, file and line; InfeasibleError where each of them is a match that no number satisfies.
     """
-    document = read_recipe(path, overrides)
+    prepare = None if shape is None else partial(at_shape, path=shape_path(shape, Path(path)))
+    document = read_recipe(path, overrides, prepare=prepare)
     if "search" in document.shared.value:
         message = "this is a sweep, which `sweep` runs; `fit` takes the best.yaml that it leaves"
         raise UserError(_placed(Problem(message=message, key="search"), document.shared))
@@ -105,6 +119,9 @@ def resolve_document(
             problems.append(Problem(message=message, file=node.mark.file, line=node.mark.line))
     resolver = Resolver(document, solver)
     arms = resolver.resolve()
+    league = document.league
+    if league is not None:
+        league = replace(league, unreached=resolver.unreached(league.arms))
     problems += resolver.problems
     expect = top.get("expect") or {}
     found = []
@@ -128,6 +145,7 @@ def resolve_document(
         expect=expect,
         plugins=plugins,
         system=system,
+        league=league,
         has_arms=has_arms,
     )
 

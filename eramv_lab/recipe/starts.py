@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from eramv_lab.errors import Problem, UserError
 from eramv_lab.recipe.base import Base, base_path, mismatches, read_base
 from eramv_lab.recipe.nodes import Node, find
+from eramv_lab.recipe.parse import weightless
 from eramv_lab.recipe.released import PARTS, Released, read_released
 
 if TYPE_CHECKING:
@@ -61,9 +62,11 @@ def started(
         parts, whose = found.parts, f"the base {found.path}"
     else:
         return arm
+    free = {f"model.vision.{name}" for name in weightless(arm.spec.vision)}
     problems += [
         Problem(message=f"is {mine!r}, but {whose}, where this starts, has {its!r}", key=key)
         for key, mine, its in mismatches(parts, arm.spec.to_plain())
+        if key not in free
     ]
     return arm
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from eramv_lab.errors import Problem
@@ -32,6 +32,11 @@ class Knob:
         plain: dict[str, Any] = {"key": self.key, "from": self.low}
         return plain | ({} if self.high is None else {"to": self.high}) | {"step": self.step}
 
+    def render(self) -> str:
+        """On one line, for a reader."""
+        ends = f"from {self.low:g}" + ("" if self.high is None else f" to {self.high:g}")
+        return f"{self.key} {ends}" + ("" if self.step == 1 else f" by {self.step:g}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class System:
@@ -51,6 +56,11 @@ class System:
     """What the source leaves open, and how it was read."""
     knob: Knob | None = None
     """What brings it to a budget (key, from, to, step); none: it has one price."""
+    sizes: dict[str, Any] = field(default_factory=dict[str, Any])
+    """Its paper's sizes by component, such as {qformer: {width: 768}}: taken where it is priced at
+    a published shape (cost --shape)."""
+    tower: str | None = None
+    """Its paper's tower and tokens, where that is not LLaVA-1.5's."""
 
     @property
     def training_free(self) -> bool:
@@ -61,7 +71,9 @@ class System:
         """The section as a recipe writes it."""
         texts = {name: getattr(self, name) for name in ("name", "source", "acts", "trains")}
         lists = {name: list(getattr(self, name)) for name in ("exact", "reading")}
-        return {**texts, **lists, "knob": self.knob.to_plain() if self.knob else "none"}
+        knob = {"knob": self.knob.to_plain() if self.knob else "none"}
+        more = {"sizes": self.sizes} if self.sizes else {}
+        return {**texts, **lists, **knob, **more, **({"tower": self.tower} if self.tower else {})}
 
 
 def parse_system(value: object, problems: list[Problem], key: str = "system") -> System | None:

@@ -14,9 +14,9 @@ from eramv_lab.report.search_file import SEARCH_FILE
 
 
 def write_report(study_dir: Path) -> list[Path]:
-    """Write table.md, table.csv, compare.json, pareto.png, types.png and, where there are training
-    curves, curves.png into `study_dir`, and the report of the search that the study ends, if it
-    does; returns their paths. Raises UserError where no fit has finished.
+    """Write table.md, table.csv, compare.json, pareto.png and, but for a league, types.png and,
+    where there are training curves, curves.png into `study_dir`, and the report of the search that
+    the study ends, if it does; returns their paths. Raises UserError where no fit has finished.
     """
     searched = write_search_report(study_dir) if (study_dir / SEARCH_FILE).is_file() else []
     found = find_study(study_dir)
@@ -28,10 +28,11 @@ def write_report(study_dir: Path) -> list[Path]:
     }
     for name, text in texts.items():
         (study_dir / name).write_text(text, encoding="utf-8")
-    drawn = [
-        plots.draw_pareto(comparison, study_dir / "pareto.png"),
-        plots.draw_types(comparison, study_dir / "types.png"),
-        plots.draw_curves(found.arms, study_dir / "curves.png"),
-    ]
+    drawn = [plots.draw_pareto(comparison, study_dir / "pareto.png")]
+    if comparison.league is None:  # of so many arms neither bars nor curves can be read
+        drawn += [
+            plots.draw_types(comparison, study_dir / "types.png"),
+            plots.draw_curves(found.arms, study_dir / "curves.png"),
+        ]
     written = [study_dir / name for name in texts] + [file for file in drawn if file is not None]
     return written + searched

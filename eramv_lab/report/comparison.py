@@ -11,36 +11,15 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from eramv_lab.errors import UserError
-from eramv_lab.evaluate.statistics import (
-    Estimate,
-    McNemar,
-    accuracy,
-    holm,
-    joined_p,
-    mcnemar,
-    paired_difference,
-)
+from eramv_lab.evaluate.statistics import Estimate, accuracy, holm
 from eramv_lab.report import expect
 from eramv_lab.report.captions import SIZES, CaptionScore, caption_scores, without_captions
 from eramv_lab.report.differences import differing
 from eramv_lab.report.further import further_sets, learning
+from eramv_lab.report.league import Standings, standings
 from eramv_lab.report.origins import origin_notes
+from eramv_lab.report.paired import Difference, Scored, difference
 from eramv_lab.report.runs import Arm, Found, Run
-
-
-@dataclass(kw_only=True)
-class Difference:
-    """An arm against the first one, on the seeds and questions that both have."""
-
-    to: str
-    estimate: Estimate
-    seeds: list[int]
-    tests: list[McNemar | None]
-    """Exact McNemar, seed by seed."""
-    p: float | None
-    """The largest of the seeds' p; None where scores are not 0 or 1."""
-    p_holm: float | None = None
-    """`p` corrected for the number of arms that are compared with the first."""
 
 
 @dataclass(kw_only=True)
@@ -83,6 +62,8 @@ class Comparison:
     """Further held-out sets."""
     learn_apart: bool = False
     """Whether other parts learn in one arm than in another."""
+    league: Standings | None = None
+    """Its standings, where the study is a league."""
 
     @property
     def reference(self) -> str:
@@ -102,7 +83,7 @@ def compare(found: Found) -> Comparison:
     images = [sample[key].image for key in keys]
     kinds = np.array([sample[key].type for key in keys])
     types = list(dict.fromkeys(kinds.tolist()))
-    scores = {arm.name: _scores(arm.runs, keys) for arm in finished}
+    scores = {a.name: Scored(a.name, a.seeds, _scores(a.runs, keys)) for a in finished}
     changed = differing([arm.runs[0].meaning for arm in finished])
     column = {arm.name: i for i, arm in enumerate(finished)}
     further, unlike = further_sets(finished)
@@ -111,7 +92,7 @@ def compare(found: Found) -> Comparison:
         if not arm.runs:
             results.append(_unfinished(arm))
             continue
-        table = scores[arm.name]
+        table = scores[arm.name].table
         results.append(
             ArmResult(
                 name=arm.name,
@@ -143,6 +124,7 @@ def compare(found: Found) -> Comparison:
         types=types,
         also=list(dict.fromkeys(name for sets in further.values() for name in sets)),
         learn_apart=len({learning(arm) for arm in finished}) > 1,
+        league=standings(found.league, results, scores, images) if found.league else None,
     )
 
 
@@ -215,27 +197,16 @@ def _plain_selector(recipe: Mapping[str, Any]) -> str | None:
 
 
 def _differences(
-    results: Sequence[ArmResult], scores: Mapping[str, np.ndarray], images: Sequence[str]
+    results: Sequence[ArmResult], scores: Mapping[str, Scored], images: Sequence[str]
 ) -> None:
     """Fill in `difference` of every arm that shares a seed with the first."""
-    first, others = results[0], []
+    first = scores.get(results[0].name)
     for arm in results[1:]:
-        seeds = [s for s in arm.seeds if s in first.seeds]
-        if not seeds:
-            continue
-        ours = scores[arm.name][[arm.seeds.index(s) for s in seeds]]
-        theirs = scores[first.name][[first.seeds.index(s) for s in seeds]]
-        tests = [mcnemar(a, b) for a, b in zip(ours, theirs, strict=True)]
-        arm.difference = Difference(
-            to=first.name,
-            estimate=paired_difference(ours, theirs, images),
-            seeds=seeds,
-            tests=tests,
-            p=joined_p(tests),
-        )
-        others.append(arm.difference)
-    for difference, p in zip(others, holm([d.p for d in others]), strict=True):
-        difference.p_holm = p
+        if first and arm.name in scores:
+            arm.difference = difference(scores[arm.name], first, images)
+    others = [arm.difference for arm in results if arm.difference]
+    for one, p in zip(others, holm([d.p for d in others]), strict=True):
+        one.p_holm = p
 
 
 def _expectations(

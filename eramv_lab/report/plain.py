@@ -7,6 +7,7 @@ from typing import Any
 
 from eramv_lab.evaluate.statistics import Estimate
 from eramv_lab.report.comparison import ArmResult, Comparison
+from eramv_lab.report.league import Standings
 
 
 def to_plain(comparison: Comparison) -> dict[str, Any]:
@@ -14,6 +15,7 @@ def to_plain(comparison: Comparison) -> dict[str, Any]:
 
     `per_seed` stands in the order of `seeds`. An arm without a finished seed has None for numbers.
     """
+    league = {"league": _league_plain(comparison.league)} if comparison.league else {}
     return {
         "study": comparison.study,
         "question": comparison.question,
@@ -21,6 +23,30 @@ def to_plain(comparison: Comparison) -> dict[str, Any]:
         "arms": {arm.name: _arm_plain(arm, comparison.reference) for arm in comparison.arms},
         "expect": [dataclasses.asdict(e) for e in comparison.expectations],
         "notes": comparison.notes,
+        **league,
+    }
+
+
+def _league_plain(league: Standings) -> dict[str, Any]:
+    """The order at each budget; the numbers of each arm stand in `arms`."""
+    lines = [
+        {
+            "arm": line.arm.name,
+            "system": line.system,
+            "name": line.name,
+            "budget": line.budget,
+            "prefill_share": line.share,
+            "null_line": line.null,
+            "over_null": {"to": d.to, **_plain(d.estimate)} if (d := line.to_null) else None,
+        }
+        for line in league.lines
+    ]
+    return {
+        "full": league.full,
+        "null": league.null,
+        "budgets": [group.budget for group in league.groups],
+        "lines": lines,
+        "unreached": league.unreached,
     }
 
 

@@ -33,8 +33,13 @@ def draw_pareto(comparison: Comparison, file: Path) -> Path:
     """Accuracy against prefill FLOPs with 95 % intervals, saved as `file`.
 
     Arms with neither band nor reducer are joined, selector by selector: what plain anchors buy at
-    each price is the null line that any other arm has to stand above.
+    each price is the null line that any other arm has to stand above. A league has a picture of its
+    own.
     """
+    if comparison.league is not None:
+        from eramv_lab.report.league_plot import draw_league
+
+        return draw_league(comparison, comparison.league, file)
     priced = [
         (i, arm, arm.accuracy, arm.cost["prefill_tflops"] * 1e12)
         for i, arm in enumerate(comparison.arms)

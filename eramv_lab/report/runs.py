@@ -52,6 +52,7 @@ STUDY: Shape = {
     "seeds": Key(what="whole numbers from 0", sound=list_of(is_whole), needed=False),
     "question": Key(what="a sentence", sound=lambda v: isinstance(v, str), needed=False),
     "expect": _MAYBE_OBJECT,
+    "league": _MAYBE_OBJECT,
 }
 """What study.json must hold."""
 
@@ -124,6 +125,8 @@ class Found:
     arms: list[Arm]
     expect: Mapping[str, Any]
     notes: list[str]
+    league: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """What `study.json` tells of its league, where it is one."""
 
 
 def find(names: Sequence[str], runs: Path) -> Found:
@@ -218,6 +221,7 @@ def find_study(folder: Path) -> Found:
         arms=list(by_arm.values()),
         expect=study.get("expect") or {},
         notes=notes,
+        league=study.get("league") or {},
     )
 
 

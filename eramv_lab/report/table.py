@@ -50,8 +50,8 @@ def groups(comparison: Comparison) -> list[list[Column]]:
         return measured_column(key, [arm.cost.get(key) for arm in arms])
 
     accuracy = [
-        column("accuracy", lambda arm: _mean(arm.accuracy)),
-        column("95 % interval", lambda arm: _interval(arm.accuracy)),
+        column("accuracy", lambda arm: mean(arm.accuracy)),
+        column("95 % interval", lambda arm: interval(arm.accuracy)),
         column("seeds", _seeds),
     ]
     if any(arm.difference for arm in arms):
@@ -62,14 +62,14 @@ def groups(comparison: Comparison) -> list[list[Column]]:
             ),
             column(
                 "95 % interval",
-                lambda arm: _interval(arm.difference.estimate, True) if arm.difference else "",
+                lambda arm: interval(arm.difference.estimate, True) if arm.difference else "",
             ),
             column("p", lambda arm: probability(arm.difference.p_holm) if arm.difference else ""),
         ]
     also: list[Column] = []
     for name in comparison.also:
-        also.append(column(f"accuracy {name}", lambda arm, n=name: _mean(arm.also.get(n))))
-        also.append(column("95 % interval", lambda arm, n=name: _interval(arm.also.get(n))))
+        also.append(column(f"accuracy {name}", lambda arm, n=name: mean(arm.also.get(n))))
+        also.append(column("95 % interval", lambda arm, n=name: interval(arm.also.get(n))))
     scores = [arm.captions for arm in arms]
     captions = [Column(*told) for told in caption_columns(scores, comparison.reference)]
     price = [
@@ -132,8 +132,13 @@ def show(comparison: Comparison, file: TextIO | None = None, width: int | None =
     """Print title, table, expectations and notes to `file` (standard output)."""
     console = console_for(file, width)
     print_title(console, comparison.study, comparison.question)
-    dim = [arm.accuracy is None for arm in comparison.arms]
-    print_blocks(console, blocks(comparison, console.width), dim)
+    if comparison.league is not None:
+        from eramv_lab.report import league_table
+
+        league_table.show(comparison, comparison.league, console)
+    else:
+        dim = [arm.accuracy is None for arm in comparison.arms]
+        print_blocks(console, blocks(comparison, console.width), dim)
     styles = {True: "green", False: "bold red", None: "yellow"}
     for expectation in comparison.expectations:
         console.print(Text(expectation.render(), style=styles[expectation.met]))
@@ -179,8 +184,13 @@ def print_blocks(
 
 def markdown(comparison: Comparison) -> str:
     """The table as Markdown, all columns side by side, with title and notes."""
-    columns = [_names(comparison), *(c for group in groups(comparison) for c in group)]
-    lines = markdown_lines(columns)
+    if comparison.league is not None:
+        from eramv_lab.report import league_table
+
+        lines = league_table.markdown_lines_of(comparison, comparison.league)
+    else:
+        columns = [_names(comparison), *(c for group in groups(comparison) for c in group)]
+        lines = markdown_lines(columns)
     notes = [f"- {e.render()}" for e in comparison.expectations]
     notes += [f"- {note}" for note in comparison.notes]
     head = [f"# {comparison.study}", "", comparison.question, ""]
@@ -200,6 +210,8 @@ def markdown_lines(columns: Sequence[Column]) -> list[str]:
 def as_csv(comparison: Comparison) -> str:
     """One line per arm with unrounded numbers; empty where there is none."""
     rows: list[dict[str, object]] = []
+    lines = comparison.league.lines if comparison.league else []
+    standing = {line.arm.name: line for line in lines}
     for arm in comparison.arms:
         row: dict[str, object] = {"arm": arm.name, **arm.changed}
         row["seeds"] = " ".join(map(str, arm.seeds))
@@ -216,6 +228,11 @@ def as_csv(comparison: Comparison) -> str:
             d = arm.difference
             row |= {"difference": d.estimate.mean, "difference_low": d.estimate.low}
             row |= {"difference_high": d.estimate.high, "p": d.p, "p_holm": d.p_holm}
+        if line := standing.get(arm.name):
+            row |= {"system": line.system, "budget": line.budget, "prefill_share": line.share}
+            if d := line.to_null:
+                row |= {"null": d.to, "over_null": d.estimate.mean}
+                row |= {"over_null_low": d.estimate.low, "over_null_high": d.estimate.high}
         rows.append(row | arm.cost)
     return csv_text(rows)
 
@@ -242,12 +259,14 @@ def _names(comparison: Comparison) -> Column:
     return Column("arm", [arm.name for arm in comparison.arms], number=False)
 
 
-def _interval(estimate: object, signed: bool = False) -> str:
+def interval(estimate: object, signed: bool = False) -> str:
+    """The ends of an interval, in words."""
     low, high = getattr(estimate, "low", None), getattr(estimate, "high", None)
     return "–" if low is None else f"{share(low, signed)} to {share(high, signed)}"
 
 
-def _mean(estimate: Estimate | None) -> str:
+def mean(estimate: Estimate | None) -> str:
+    """A mean to three places; a dash for none."""
     return share(estimate.mean if estimate else None)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eramv_lab.errors import UserError
-from eramv_lab.model.sight import Sight, look
+from eramv_lab.model.sight import Sight, asked
 from eramv_lab.registry import ANCHORS
 
 if TYPE_CHECKING:
@@ -79,9 +79,11 @@ def looks_of(talker: Talker, question: Question, answer: Answer) -> list[Look]:
     model = talker.model
     inputs = talker.inputs([question])
     patches = model.see(None, inputs["vision_features"])
-    sight = look(patches, model.spec, model.selector, model.connector, model.fine)
+    counts = inputs["image_counts"]
+    words = asked(inputs.get("question_ids"), inputs.get("question_mask"), counts)
+    sight = model.look(patches, words)
     crosses: dict[int, Tensor] = {}
-    if model.spec.band and model.spec.fusion.queries != "visual":
+    if model.spec.readers and model.spec.fusion.queries != "visual":
         crosses = _crosses(model, inputs, answer.ids)
     means = _scale(talker.processor.image_processor)
     return [

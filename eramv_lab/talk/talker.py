@@ -127,13 +127,9 @@ class Talker:
         seen = self.processor.image_processor(images=pictures, return_tensors="pt")
         pixels_N3HW = seen["pixel_values"]
         patches = self.model.see(pixels_N3HW.to(self.device), None)
-        features = {
-            "states": patches.states_NPV,
-            "cls": patches.cls_NV,
-            "cls_attention": patches.cls_attention_NHP,
-        }
+        features = patches.features()
         return [
-            Seen(pixels, {name: rows[n] for name, rows in features.items() if rows is not None})
+            Seen(pixels, {name: rows[n] for name, rows in features.items()})
             for n, pixels in enumerate(pixels_N3HW)
         ]
 
@@ -214,7 +210,8 @@ class Talker:
         prompts = [
             self.processor.write(one.text, len(one.images), one.history) for one in questions
         ]
-        return self.processor.rows(prompts, return_tensors="pt")
+        asked = [one.history[0][0] if one.history else one.text for one in questions]
+        return self.processor.rows(prompts, asked, return_tensors="pt")
 
     def _read(self, ids: list[int]) -> Answer:
         end = next((n for n, token in enumerate(ids) if token in self.stops), None)

@@ -17,6 +17,7 @@ from eramv_lab.data.collate import IGNORED, repeat_images
 from eramv_lab.data.words import begun_from, words_of
 from eramv_lab.errors import Problem, UserError
 from eramv_lab.model import build_model
+from eramv_lab.recipe.connecting import told_anew
 from eramv_lab.recipe.lora import adapted, bits_of
 from eramv_lab.recipe.model_spec import parse_model
 from eramv_lab.recipe.parse import parse_config
@@ -138,7 +139,8 @@ class LitArm(LightningModule):
 
     def on_fit_start(self) -> None:
         """Say what learns."""
-        rank_zero_info("\n".join([table(self.counts), *summary(self.roles, self.spec)]))
+        anew = told_anew(self.spec, self._made_of[2])
+        rank_zero_info("\n".join([table(self.counts), *anew, *summary(self.roles, self.spec)]))
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Each batch has a random stream of its own, wherever training began and on any device."""

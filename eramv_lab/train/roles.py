@@ -20,6 +20,7 @@ OWNERS: dict[str, Role] = {
     "selector": "connector",
     "fine": "connector",
     "connector": "connector",
+    "fine_connector": "connector",
     "language_model": "language",
     "lm_head": "language",
 }

@@ -14,6 +14,7 @@ from eramv_lab.data.files import locked
 from eramv_lab.data.words import begun_from
 from eramv_lab.errors import LabError
 from eramv_lab.recipe.base import Base, read_base
+from eramv_lab.recipe.connecting import CONNECTORS, begin_anew
 from eramv_lab.recipe.released import weight_files
 from eramv_lab.train.plan import base_folder
 from eramv_lab.train.roles import role_of
@@ -66,20 +67,25 @@ def load_start(model: nn.Module, start: Mapping[str, str] | None) -> None:
 def load_base(model: nn.Module, folder: Path) -> None:
     """Fill tower, connector and language model; what the arm adds keeps its own start.
 
-    Bands that begin as a copy of the language model are made anew. Raises LabError naming every
-    tensor that is missing, left over or of another shape.
+    So does a connector that is none of a base (`begin_anew`); a fine connector that could be one
+    begins as the base's. Bands that begin as a copy of the language model are made anew. Raises
+    LabError naming every tensor that is missing, left over or of another shape.
     """
     wrong: list[str] = []
     found: dict[str, Tensor] = {}
+    own, spec = begin_anew(model.spec), model.spec  # type: ignore[arg-type]
     for part, path in BASE_PARTS.items():
         tensors = load_file(folder / f"{part}.safetensors")
-        prefix = f"{path}."
         head = {name for name in tensors if name.startswith("lm_head.")}
-        found |= {name if name in head else prefix + name: t for name, t in tensors.items()}
+        paths = [path]
+        if part == "connector":
+            paths = [name for name in CONNECTORS if getattr(spec, name) and name not in own]
+        for prefix in paths:
+            found |= {n if n in head else f"{prefix}.{n}": t for n, t in tensors.items()}
     wanted = {
         name: tensor
         for name, tensor in _own_tensors(model).items()
-        if role_of(name) not in NEW_ROLES
+        if role_of(name) not in NEW_ROLES and name.partition(".")[0] not in own
     }
     wrong += _wrong(wanted, found)
     wrong += [f"{name} is left over" for name in sorted(found.keys() - wanted.keys())]
@@ -91,13 +97,19 @@ def load_base(model: nn.Module, folder: Path) -> None:
 def load_arm(model: nn.Module, folder: Path) -> None:
     """Fill the model with the weights of another arm or model, the parts that this arm has.
 
-    A bridge or band that the other one lacks keeps its own start; bands that begin as a copy of
-    the language model are made anew. Raises LabError naming every other tensor that is missing or
-    of another shape, and where the file cannot be read.
+    A bridge, band or fine connector that the other one lacks keeps its own start; bands that begin
+    as a copy of the language model are made anew. Raises LabError naming every other tensor that
+    is missing or of another shape, and where the file cannot be read.
     """
     found = _weights(folder)
     wanted = _own_tensors(model)
-    required = {n: t for n, t in wanted.items() if n in found or role_of(n) not in NEW_ROLES}
+    fine = "fine_connector."  # new as a whole, or not at all
+    new = fine if not any(name.startswith(fine) for name in found) else " "
+    required = {
+        n: t
+        for n, t in wanted.items()
+        if n in found or not (role_of(n) in NEW_ROLES or n.startswith(new))
+    }
     _refuse(_wrong(required, found), f"the weights in {folder}")
     taken = {n: t for n, t in found.items() if n in required}
     _copy({n: t for n, t in taken.items() if role_of(n) not in NEW_ROLES}, wanted)

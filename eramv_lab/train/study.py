@@ -16,6 +16,7 @@ from rich.console import Console
 
 from eramv_lab.errors import LabError, Problem, UserError
 from eramv_lab.recipe.arms import Arm
+from eramv_lab.recipe.connecting import told_anew
 from eramv_lab.recipe.lora import bits_of
 from eramv_lab.recipe.resolve import Recipe
 from eramv_lab.report import table
@@ -126,6 +127,9 @@ def _study(
         _close(root, console, f"all {len(fits)} fits were done before")
         return 0
     _require(open_fits)
+    anew = (line for f in open_fits for line in told_anew(f.arm.spec, f.start()))
+    for line in dict.fromkeys(anew):
+        console.print(line, markup=False, highlight=False)
     with alone(root):
         _write_study(recipe, root, seeds)
         for f in open_fits:
@@ -219,6 +223,7 @@ def _write_study(recipe: Recipe, root: Path, seeds: Sequence[int] | None) -> Non
         "arms": list(recipe.arms),
         "seeds": list(known),
         "expect": recipe.expect,
+        **({"league": recipe.league.to_plain()} if recipe.league else {}),
         "mlflow": before.get("mlflow", {}),
     }
     write_text(root / "recipe.yaml", _yaml(recipe.to_plain()))

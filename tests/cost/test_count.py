@@ -10,6 +10,7 @@ from eramv_lab.cost.count import (
     count_parameters,
     count_prefill,
     count_train,
+    inputs,
     meta_model,
 )
 from eramv_lab.cost.formula import price
@@ -40,11 +41,22 @@ VARIANTS = {
     "llava": {"anchors": "all", "band": "none", "prompt": "image_first"},
     "no_anchors": {"anchors": "none"},
     "pool": {"anchors": {"type": "pool", "count": 9, "cls": True}},
+    "divprune": {"anchors": {"type": "divprune", "count": 8}},
+    "divprune_alone": {"anchors": {"type": "divprune", "count": 8, "cls": True}, "band": "none"},
+    "prumerge": {"anchors": {"type": "prumerge", "cls": True}},
+    "prumerge_plus": {"anchors": {"type": "prumerge", "plus": True, "count": 9}, "band": "none"},
+    "visionzip": {"anchors": {"type": "visionzip", "count": 20}, "band": "none"},
+    "merged": {"vision": {"type": "tiny", "merge": 40}, "anchors": "all", "band": "none"},
     "progressive": {"anchors": {"type": "progressive", "count": 8}},
     "exclude_anchors": {"fine": {"type": "all", "exclude_anchors": True}},
     "skip": {"connector": {"type": "mlp2x_gelu", "skip": True}},
     "linear": {"connector": "linear"},
     "no_bridge": {"bridge": "none"},
+    "add": {
+        "anchors": {"type": "pool", "count": 36},
+        "band": {"start": 1, "length": 4, "type": "add"},
+        "bridge": "none",
+    },
     "bridge_once": {"bridge": {"type": "mlp", "share": "band"}},
     "bridge_carried": {"bridge": {"type": "low_rank", "share": "band", "carry": True}},
     "bridge_ffn": {"bridge": {"type": "ffn", "carry": True}},
@@ -53,6 +65,19 @@ VARIANTS = {
     "kv_copy": {"sharing": "kv_copy"},
     "separate": {"sharing": "separate"},
     "lora": {"sharing": "lora"},
+    "flamingo": {
+        "band": {**BAND, "at": "before", "gate": "tanh", "ffn": "gelu", "visible": "last"},
+        "sharing": {"type": "separate", "init": "random", "norm": "rows", "narrow": 4},
+    },
+    "mllama": {
+        "band": {**BAND, "at": "before", "gate": "channel", "ffn": "gated"},
+        "sharing": {"type": "separate", "norm": "rows", "qk_norm": True},
+    },
+    "ungated": {"band": {**BAND, "at": "after", "ffn": "gelu"}},
+    "after_text_rows": {
+        "band": {**BAND, "at": "after", "gate": "text"},
+        "sharing": {"type": "separate", "norm": "rows"},
+    },
     "after": {"band": {**BAND, "at": "after"}},
     "before_separate": {"band": {**BAND, "at": "before"}, "sharing": "separate"},
     "after_lora": {"band": {**BAND, "at": "after"}, "sharing": "lora"},
@@ -69,10 +94,47 @@ VARIANTS = {
             {"type": "drop", "layer": 4, "keep": 10, "rank": "random"},
         ],
     },
+    "fastv_mean": {"anchors": "all", "reducer": {"type": "fastv", "layer": 3, "by": "mean"}},
+    "pyramiddrop": {"anchors": "all", "band": "none", "reducer": "pyramiddrop"},
+    "pyramiddrop_band": {"anchors": "all", "reducer": {"type": "pyramiddrop", "layers": [0, 3]}},
+    "sparsevlm": {"anchors": "all", "band": "none", "reducer": "sparsevlm"},
+    "sparsevlm_band": {"anchors": "all", "reducer": {"type": "sparsevlm", "tokens": 30}},
+    "late": {"anchors": "all", "reducer": {"type": "late", "layer": 3, "exit": 5}},
+    "late_plain": {"anchors": "all", "band": "none", "reducer": {"type": "late", "layer": 2}},
+    "shortv": {"anchors": "all", "reducer": {"type": "shortv", "active": 2}},
+    "shortv_plain": {"anchors": "all", "band": "none", "reducer": "shortv"},
+    "shortv_after": {"band": {**BAND, "at": "after"}, "reducer": {"type": "shortv", "active": 0}},
+    "shortv_joint": {
+        "band": {**BAND, "softmax": "joint", "positions": "one"},
+        "reducer": {"type": "shortv", "active": 1},
+    },
+    "hidrop": {
+        "anchors": "all",
+        "band": "none",
+        "reducer": [
+            {"type": "late", "layer": 1, "exit": 5},
+            {"type": "pyramiddrop", "layers": [2, 3], "positions": "keep", "curve": "concave"},
+        ],
+    },
+    "shortv_fastv": {
+        "anchors": "all",
+        "reducer": [
+            {"type": "shortv", "active": 3, "order": [1, 5, 4]},
+            {"type": "fastv", "by": "mean"},
+        ],
+    },
     "grouped": {"language": {"type": "tiny", "heads": 6, "kv_heads": 2}},
     **{f: {"language": decoder(f), "sharing": "separate"} for f in ("mistral", "qwen2", "qwen3")},
     "clip": {"vision": tower("clip_vision_model")},
     "dinov2": {"vision": tower("dinov2")},
+    "clip_prumerge": {
+        "vision": tower("clip_vision_model"),
+        "anchors": {"type": "prumerge", "count": 3},
+    },
+    "clip_merged": {
+        "vision": {**tower("clip_vision_model"), "merge": 7},
+        "anchors": {"type": "divprune", "count": 3},
+    },
     "siglip": {
         "vision": tower("siglip_vision_model"),
         "anchors": {"type": "norm", "count": 8},
@@ -117,6 +179,25 @@ def test_formula_equals_count(name):
 def test_the_lowest_part_that_learns_decides(name, roles):
     spec = tiny(**VARIANTS[name])
     check_training(spec, meta_model(spec), 20, roles)
+
+
+@pytest.mark.parametrize("roles", [{"band": "full"}, {"connector": "full"}])
+@pytest.mark.parametrize("name", ["flamingo", "mllama", "ungated", "after_text_rows"])
+def test_a_step_of_its_own_learns_with_what_is_below_it_or_alone(name, roles):
+    spec = tiny(**VARIANTS[name])
+    check_training(spec, meta_model(spec), 20, roles)
+
+
+@pytest.mark.parametrize("name", ["before_separate", "flamingo", "mllama"])
+def test_the_cache_holds_the_heads_that_the_band_has(name):
+    spec = tiny(**VARIANTS[name])
+    with torch.no_grad():
+        given = inputs(model := meta_model(spec), 20)
+        past = model(**given, use_cache=True).past_key_values
+    halves = past.self_attention_cache, past.cross_attention_cache
+    held = sum(x.numel() for h in halves for one in h.layers for x in (one.keys, one.values)
+               if x is not None)  # fmt: skip
+    assert price(spec, text_tokens=20).kv_bytes == 2 * held
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from eramv_lab.data import features
 from eramv_lab.data.features import FeatureStore
@@ -42,6 +43,23 @@ def test_features_equal_the_tower(tower, dataset, tmp_path):
     torch.testing.assert_close(got["cls_attention"], want.cls_attention_NHP)
     assert got["states"].dtype == torch.float32
     assert store.batch([1], torch.bfloat16)["cls"].dtype == torch.bfloat16
+
+
+def test_what_a_recipe_asks_for_is_kept_apart(tower, dataset, tmp_path):
+    asked = Need.KEYS | Need.CLS_LOGITS | Need.LEVELS, (0, 1)
+    plain = FeatureStore.open(dataset, tower, VISION, root=tmp_path)
+    store = FeatureStore.open(dataset, tower, VISION, asked=asked, root=tmp_path)
+    assert store.folder != plain.folder and store.folder.name.startswith("train-")
+    got = store.batch([3, 0])
+    with torch.no_grad():
+        pixels = Pixels.of(VISION)([dataset.image(i) for i in (3, 0)])
+        want = tower(pixels, Need.CLS | Need.CLS_ATTENTION | asked[0], asked[1]).features()
+    assert got.keys() == want.keys() > plain.batch([3]).keys()
+    for name, value in want.items():
+        torch.testing.assert_close(got[name], value, atol=2e-3, rtol=1e-3)
+    torch.testing.assert_close(got["cls_logits"], want["cls_logits"])
+    bytes_of = sum(v.nbytes for v in load_file(next(store.folder.glob("*.safetensors"))).values())
+    assert features.size_of(dataset, VISION, asked) == bytes_of
 
 
 def test_several_files_read_as_one(tower, dataset, tmp_path, monkeypatch):

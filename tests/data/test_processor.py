@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 from laws.probes import spec_of
-from laws.settings import TINY, with_keys
+from laws.settings import TINY, section_of, with_keys
 from PIL import Image
 from transformers import AutoImageProcessor, AutoProcessor
 
-from eramv_lab.data.collate import Collator, repeat_images
+from eramv_lab.data.collate import collator_of, repeat_images
 from eramv_lab.data.pixels import Pixels
 from eramv_lab.data.processor import image_processor, processor_of
 from eramv_lab.data.shards import Asked
@@ -23,6 +23,10 @@ TALK = [
     Asked("a-0", "what is the <image> color?", "it is </s> red.", "llava"),
     Asked("a-1", "and the dog?", "blue", "llava", follows=True),
 ]
+
+
+ASKING = section_of(("connector", "qformer"))["connector"]
+"""It reads the question: what is asked has to be found in every prompt."""
 
 
 @pytest.fixture(scope="session")
@@ -54,6 +58,7 @@ def test_a_folder_holds_all_that_a_question_needs(
             vision={"type": "hf", "path": str(folders["clip"])},
             language={"type": "hf", "path": str(folders[family])},
             prompt={"type": order, "template": template},
+            connector=ASKING,
             band="none",
         )
     )
@@ -66,7 +71,7 @@ def test_a_folder_holds_all_that_a_question_needs(
     again: Any = EramvForConditionalGeneration.from_pretrained(tmp_path).eval()
     assert processor.image_token_id == again.config.image_token_id == words.image
     image_HWC = np.random.default_rng(0).integers(0, 256, (40, 52, 3), dtype=np.uint8)
-    collator = Collator(spec.prompt, model.visual_rows, words=words)
+    collator = collator_of(spec, words)
     samples, seen = [TALK, TALK[:1]], [True, False]
     theirs = collator.prompts(samples, seen)
     theirs["pixel_values"] = pixels([image_HWC])
@@ -78,8 +83,11 @@ def test_a_folder_holds_all_that_a_question_needs(
         processor.write(first.question, 0),
     ]
     ours = processor([image_HWC] * 2, text)
-    for name in ("input_ids", "attention_mask"):
+    for name in ("input_ids", "attention_mask", "question_ids", "question_mask"):
         assert torch.equal(ours[name], theirs[name]), name
+    given = processor([image_HWC] * 2, text, questions=[first.question] * 3)
+    if template != "caption":  # in which nothing is asked of an image
+        assert torch.equal(given["question_ids"], theirs["question_ids"])
     assert ours["image_counts"] == theirs["image_counts"]
     inputs = repeat_images({k: v for k, v in theirs.items() if k != "asked"})
     torch.testing.assert_close(ours["pixel_values"], inputs["pixel_values"], atol=1e-5, rtol=0)

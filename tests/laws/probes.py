@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,10 +14,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from eramv_lab.recipe.model_spec import ModelSpec, parse_model
 from eramv_lab.shapes import Op
-from eramv_lab.slots.contracts import Need, Patches
+from eramv_lab.slots.contracts import Anchors, Need, Patches, Question
 from laws.settings import Case, component, section_of, with_keys
 
-EVERYTHING = Need.CLS | Need.CLS_ATTENTION
+WITHOUT_CLS = Need.KEYS | Need.LEVELS
+WITH_CLS = WITHOUT_CLS | Need.CLS | Need.CLS_ATTENTION | Need.CLS_LOGITS
+WORDS = 5
+"""Of a question, one of them padding."""
 MODULES = ("vision", "anchors", "connector", "fusion", "bridge", "sharing", "language")
 """Slots whose components compute something by themselves."""
 
@@ -78,14 +82,17 @@ def patches(spec: ModelSpec, images: int) -> Patches:
         grid=v.grid,
         cls_NV=everything[:, v.tokens - 1, : v.width],
         cls_attention_NHP=attention_NHT[..., 1:],
+        keys_NPV=draw(images + 1, v.patches, v.width)[1:],
+        cls_logits_NP=attention_NHT[:, 0].log()[..., 1:],
+        logit_keys_NPV=draw(images + 2, v.patches, v.width)[2:],
     )
 
 
 def to(value: Any, device: str | torch.device, dtype: torch.dtype | None = None) -> Any:
     """A tensor, or the tensors of Patches, moved; `dtype` for what floats."""
     if isinstance(value, Patches):
-        fields = ("states_NPV", "cls_NV", "cls_attention_NHP")
-        return Patches(grid=value.grid, **{f: to(getattr(value, f), device, dtype) for f in fields})
+        moved = {name: to(tensor, device, dtype) for name, tensor in value.features().items()}
+        return Patches.of(moved, value.grid, dtype or torch.float32)
     return value.to(device, dtype if value.is_floating_point() else None)
 
 
@@ -107,21 +114,49 @@ def ask(
 
 def _vision(module: Any, spec: ModelSpec, n: int, moved: Callable[..., Any]) -> dict[str, Tensor]:
     side = spec.vision.dims().image
-    need = EVERYTHING if spec.vision.dims().has_cls else Need.NONE
-    out = module(moved(draw(n, 3, side, side)), need)
+    need = everything(spec)
+    out = module(moved(draw(n, 3, side, side)), need, (0, 1) if Need.LEVELS in need else ())
     found = {"states": out.states_NPV, "cls": out.cls_NV, "row": out.cls_attention_NHP}
+    found |= {"keys": out.keys_NPV, "logits": out.cls_logits_NP, "logit_keys": out.logit_keys_NPV}
+    found |= {f"level_{i}": level for i, level in enumerate(out.levels)}
     return {k: v for k, v in found.items() if v is not None}
 
 
+def everything(spec: ModelSpec) -> Need:
+    """All that the spec's tower can give."""
+    dims = spec.vision.dims()
+    if dims.merged:
+        return Need.CLS if dims.has_cls else Need.NONE
+    return WITH_CLS if dims.has_cls else WITHOUT_CLS
+
+
 def _anchors(module: Any, spec: ModelSpec, n: int, moved: Callable[..., Any]) -> dict[str, Tensor]:
-    out = module(moved(patches(spec, n)))
-    return {"states": out.states_NAV, "index": out.index_NA}
+    given = [moved(patches(spec, n))]
+    if Need.PROJECTED in module.need:
+        given.append(moved(draw(n, spec.vision.dims().patches, spec.language.dims().width)))
+    out = module(*given)
+    found = {"states": out.states_NAV, "index": out.index_NA}
+    return found if out.mask_NA is None else found | {"mask": out.mask_NA.long()}
 
 
 def _connector(
     module: Any, spec: ModelSpec, n: int, moved: Callable[..., Any]
 ) -> dict[str, Tensor]:
-    return {"states": module(moved(draw(n, spec.connector_rows(), spec.vision.dims().width)))}
+    if spec.connector.per_token:
+        return {"states": module(moved(draw(n, spec.connector_rows(), spec.vision.dims().width)))}
+    seen: Patches = moved(patches(spec, n))
+    wanted = getattr(spec.connector, "levels", ())
+    seen = replace(seen, levels=tuple(seen.states_NPV * (i + 1) for i in range(len(wanted))))
+    rows = torch.arange(spec.dims().anchors)
+    index_NA = moved((rows - int(spec.anchors.takes_cls)).expand(n, -1))
+    given = Anchors(states_NAV=seen.states_NPV[:, : len(rows)], index_NA=index_NA)
+    question = None
+    if spec.reads_question:
+        mask_BT = torch.arange(WORDS).expand(n, -1) > 0
+        words_BT = torch.arange(WORDS).expand(n, -1) + 10
+        question = Question(ids_BT=moved(words_BT), mask_BT=moved(mask_BT))
+    out = module(given, seen, question=question)
+    return {"states": out.states_NAD, "index": out.index_NA}
 
 
 def _layer(spec: ModelSpec, like: Tensor) -> nn.Module:
@@ -145,18 +180,19 @@ def _sharing(module: Any, spec: ModelSpec, n: int, moved: Callable[..., Any]) ->
     dims, language = spec.dims(), spec.language.dims()
     memory_BMD = moved(draw(n, dims.fine, language.width))
     layer: Any = _layer(spec, memory_BMD)
-    rows_BSD = moved(draw(n, 7, language.width))
+    rows_BSD = module.norm_rows(layer, moved(draw(n, 7, language.width)))
     own = layer.self_attn.q_proj(rows_BSD).view(n, 7, -1, language.head_dim).transpose(1, 2)
     keys, values = module.keys_values(layer, memory_BMD)
-    heads_BSE = moved(draw(n, 7, language.query_width))
+    heads_BSE = moved(draw(n, 7, spec.sharing.heads_of(language).query_width))
     found = {"keys": keys, "values": values, "queries": module.query(layer, rows_BSD, own)}
     out = module.out(layer, heads_BSE)
     return found if out is None else found | {"out": out}
 
 
 def _fusion(module: Any, spec: ModelSpec, n: int, moved: Callable[..., Any]) -> dict[str, Tensor]:
-    factor = module(moved(draw(n, 7, spec.language.dims().width)))
-    return {"factor": factor if factor.ndim == 3 else factor.expand(n, 7, -1)}
+    rows_BSD = moved(draw(n, 7, spec.language.dims().width))
+    found = {name: part(rows_BSD) for name, part in module.items()}
+    return {k: part if part.ndim == 3 else part.expand(n, 7, -1) for k, part in found.items()}
 
 
 def _language(module: Any, spec: ModelSpec, n: int, moved: Callable[..., Any]) -> dict[str, Tensor]:

@@ -92,13 +92,28 @@ def turns(*values: Any, **model: Any) -> tuple[Turn, ...]:
 COUNT = {"count": Turn(6), "cls": Turn(False)}
 COUNT_NO_CLS = {"count": Turn(6), "cls": Turn(True)}
 SHARE = {"share": Turn("band"), "carry": Turn(True)}
+ADDED = {
+    "anchors": {"type": "pool", "count": 4},
+    "band.start": 0,
+    "band.length": 4,
+    "bridge": "none",
+}
+"""Four windows of two by two patches, one of each before each of the four layers."""
+MERGE = turns(6, [5, 4], **{"anchors.type": "norm"})
+OWN_FINE = {"fine_connector": "linear"}
+"""Beside a connector that is not per token."""
+LAYERS = {"layers": 2, "heads": 2, "head_dim": 6, "ffn": 1.5}
+LAYERS_TURNED = {
+    "layers": Turn(1), "heads": Turn(3), "head_dim": Turn(4), "ffn": Turn(2.0),
+}  # fmt: skip
 TINY_VISION = {"image": 48, "patch": 4, "width": 24, "layers": 1, "heads": 4, "ffn": 16}
 TINY_LANGUAGE = {"width": 48, "layers": 3, "heads": 2, "kv_heads": 4, "ffn": 24, "vocab": 96}
 
 SETTINGS: dict[str, dict[str, Setting]] = {
     "vision": {
         "tiny": Setting(
-            config=TINY["vision"], options={k: Turn(v) for k, v in TINY_VISION.items()}
+            config=TINY["vision"],
+            options={k: Turn(v) for k, v in TINY_VISION.items()} | {"merge": MERGE},
         ),
         "hf": Setting(
             config={"config": CLIP},
@@ -106,6 +121,7 @@ SETTINGS: dict[str, dict[str, Setting]] = {
                 "path": Same("a folder with the same weights is the same tower"),
                 "config": turns(TOWERS["siglip"], TOWERS["dinov2"], **{"anchors.type": "norm"}),
                 "feature_layer": turns(-1, -3),
+                "merge": MERGE,
             },
             idle=r"tower\.(encoder\.layers?\.2\.|(post_)?layernorm|embeddings\.mask_token)",
         ),
@@ -118,10 +134,65 @@ SETTINGS: dict[str, dict[str, Setting]] = {
         "norm": Setting(config={"count": 4}, options=COUNT_NO_CLS),
         "pool": Setting(config={"count": 4}, options={"count": Turn(9), "cls": Turn(True)}),
         "all": Setting(options={"cls": Turn(True)}),
+        "divprune": Setting(config={"count": 4}, options=COUNT_NO_CLS),
+        "prumerge": Setting(
+            config={"plus": True},
+            options={
+                "count": Turn(6),
+                "cls": Turn(True),
+                "plus": Turn(False),
+                "most": Turn(2),
+                "neighbours": Turn(2),
+                "order": Turn("score"),
+            },
+        ),
+        "visionzip": Setting(config={"count": 4}, options=COUNT | {"contextual": Turn(2)}),
     },
     "connector": {
         "mlp2x_gelu": Setting(options={"skip": Turn(True)}),
         "linear": Setting(),
+        "acformer": Setting(config=LAYERS, model=OWN_FINE, options=LAYERS_TURNED),
+        "perceiver": Setting(
+            config=LAYERS | {"queries": 3},
+            model=OWN_FINE,
+            options=LAYERS_TURNED | {"queries": Turn(4), "time": Turn(False)},
+        ),
+        "resampler": Setting(
+            config={"queries": 4, "head_dim": 8},
+            model=OWN_FINE,
+            options={"queries": turns(1, 9), "head_dim": Turn(16)},
+        ),
+        "tokenpacker": Setting(
+            config={"levels": (0, 2), "head_dim": 8},
+            model=OWN_FINE | {"anchors": "all"},
+            options={
+                "scale": Turn(4),
+                "count": Turn(1),
+                "levels": turns((1, 2), (2,)),
+                "head_dim": Turn(16),
+            },
+        ),
+        "qformer": Setting(
+            config={
+                **{"queries": 3, "layers": 3, "width": 12, "heads": 2, "ffn": 20, "dropout": 0.0},
+                **{"question": True, "words": 6},
+            },
+            model=OWN_FINE,
+            options={
+                "queries": Turn(4),
+                "layers": Turn(4),
+                "width": Turn(18),
+                "heads": Turn(3),
+                "ffn": Turn(16),
+                "every": turns(1, 3),
+                "norm": Turn(False),
+                "question": Turn(False),
+                "words": Turn(3),
+                "dropout": Same("in training alone"),
+            },
+            # the words behind the last layer are read by nobody, in InstructBLIP as well
+            idle=r"former\.encoder\.layer\.[23]\.(intermediate|output)\.",
+        ),
     },
     "fine": {"all": Setting(options={"exclude_anchors": Turn(True), "cls": Turn(True)})},
     "fusion": {
@@ -134,8 +205,10 @@ SETTINGS: dict[str, dict[str, Setting]] = {
                 "visible": turns("before", "last"),
                 "at": turns("after", "before"),
                 "positions": turns("one", "grid", **{"prompt.positions": "grid"}),
+                "ffn": turns("gelu", "gated", **{"band.at": "before"}),
             }
-        )
+        ),
+        "add": Setting(model=ADDED),
     },
     "bridge": {
         "mlp": Setting(
@@ -153,19 +226,61 @@ SETTINGS: dict[str, dict[str, Setting]] = {
         "shared": Setting(),
         "own_norm": Setting(),
         "kv_copy": Setting(),
-        "separate": Setting(options={"init": Turn("random", start=True)}),
+        "separate": Setting(
+            config={"init": "random"},
+            model={"band.at": "after"},
+            options={
+                "init": Turn("copy", start=True),
+                "norm": Turn("rows"),
+                "qk_norm": Turn(True),
+                "narrow": Turn(2),
+            },
+        ),
         "lora": Setting(config={"rank": 3}, options={"rank": Turn(4), "alpha": Turn(4.0)}),
     },
     "reducer": {
         "drop": Setting(
             config={"layer": 2, "keep": 2},
-            options={"layer": Turn(3), "keep": Turn(1), "rank": turns("none", "random")},
+            options={
+                "layer": Turn(3),
+                "keep": Turn(1),
+                "rank": turns("none", "random", "next"),
+                "rankers": Turn("mean"),
+                "positions": Turn("repack"),
+            },
         ),
         "fastv": Setting(
             config={"layer": 2, "ratio": 0.2},
-            options={"layer": Turn(1), "ratio": Turn(0.6), "keep": Turn(1)},
+            options={"layer": Turn(1), "ratio": Turn(0.6), "keep": Turn(1), "by": Turn("mean")},
         ),
         "vtw": Setting(config={"layer": 2}, options={"layer": Turn(1)}),
+        "pyramiddrop": Setting(
+            config={"layers": (1, 2), "ratio": 0.5},
+            options={
+                "layers": Turn([1, 3]),
+                "ratio": Turn(0.3),
+                "curve": Turn("concave"),
+                "positions": Turn("keep"),
+            },
+        ),
+        "sparsevlm": Setting(
+            config={"layers": (0, 1), "keep": (7, 3), "tau": 0.8, "theta": 0.3},
+            model={"anchors": "all", "prompt": "image_first"},
+            options={
+                "layers": Turn([0, 2]),
+                "tokens": Turn(9, {"reducer.keep": "none"}),
+                "keep": Turn([8, 3]),
+                "tau": Turn(0.4),
+                "theta": Turn(0.6),
+                "merge": Turn("sum"),
+                "positions": Turn("keep"),
+            },
+        ),
+        "late": Setting(config={"layer": 2}, options={"layer": Turn(1), "exit": Turn(3)}),
+        "shortv": Setting(
+            config={"active": 1, "order": (3, 0, 2, 1)},
+            options={"active": Turn(2), "order": Turn([0, 1, 2, 3])},
+        ),
     },
     "language": {
         "tiny": Setting(

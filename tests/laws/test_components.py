@@ -8,7 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from eramv_lab.slots.contracts import Need
-from laws.probes import MODULES, ask, build, config_in, counting, perturb, priced
+from laws.probes import (
+    MODULES,
+    WORDS,
+    ask,
+    build,
+    config_in,
+    counting,
+    everything,
+    perturb,
+    priced,
+)
 from laws.settings import (
     CASES,
     LANGUAGES,
@@ -18,8 +28,14 @@ from laws.settings import (
     turned,
 )
 
+FLOATS = ("row", "logits")
+"""Where CLS looks may stay in float32."""
 Built = tuple[Case, dict[str, Any]]
 GATES = [(("fusion", "attend"), {"gate": gate}) for gate in ("tanh", "channel", "text")]
+FEEDS = [
+    (("fusion", "attend"), {"ffn": ffn, "gate": gate, "at": "before"})
+    for ffn, gate in (("gelu", "tanh"), ("gated", "channel"), ("gelu", "none"))
+]
 FAMILIES = [(("language", "hf"), {"config": config}) for config in LANGUAGES.values()]
 TURNED: list[Built] = [
     (case, {name: turn.to})
@@ -28,7 +44,7 @@ TURNED: list[Built] = [
     for name, turn in turned(case)
 ]
 MADE: list[Built] = [(case, {}) for case in CASES if case[0] in MODULES and case[0] != "fusion"]
-MADE += [*GATES, *FAMILIES[1:], *TURNED]
+MADE += [*GATES, *FEEDS, *FAMILIES[1:], *TURNED]
 
 
 def _id(built: Built) -> str:
@@ -75,21 +91,34 @@ def test_shape_dtype_and_device(built: Built):
             assert other[name].shape == tensor.shape
         assert meta[name].device.type == "meta" and meta[name].dtype == tensor.dtype
         assert automatic[name].isfinite().all() and half[name].isfinite().all()
-        if tensor.is_floating_point() and name != "row":  # CLS attention may stay in float32
+        if tensor.is_floating_point() and name not in FLOATS:
             assert half[name].dtype == torch.bfloat16, name
 
 
 def expect_shapes(case: Case, spec: Any, found: dict[str, Tensor]) -> None:
     dims, language = spec.dims(), spec.language.dims()
-    d, kv = language.head_dim, language.kv_heads
+    d, kv = spec.sharing.heads_of(language).head_dim, language.kv_heads
+    connected = spec.connector_rows() if spec.connector.per_token else dims.visual
     rows = {
         "vision": {
             "states": (dims.vision.patches, dims.vision.width),
             "cls": (dims.vision.width,),
             "row": (dims.vision.heads, dims.vision.patches),
+            "keys": (dims.vision.patches, dims.vision.width),
+            "logits": (dims.vision.patches,),
+            "logit_keys": (dims.vision.patches, dims.vision.width),
+            "level_0": (dims.vision.patches, dims.vision.width),
+            "level_1": (dims.vision.patches, dims.vision.width),
         },
-        "anchors": {"states": (dims.anchors, dims.vision.width), "index": (dims.anchors,)},
-        "connector": {"states": (spec.connector_rows(), language.width)},
+        "anchors": {
+            "states": (dims.anchors, dims.vision.width),
+            "index": (dims.anchors,),
+            "mask": (dims.anchors,),
+        },
+        "connector": {
+            "states": (connected, language.width),
+            "index": (connected,),
+        },
         "bridge": {"states": (dims.fine, language.width)},
         "sharing": {
             "keys": (kv, dims.fine, d),
@@ -101,7 +130,8 @@ def expect_shapes(case: Case, spec: Any, found: dict[str, Tensor]) -> None:
     }
     for name, tensor in found.items():
         if case[0] == "fusion":
-            assert tensor.shape[:2] == (2, 7) and tensor.shape[2] in (1, language.query_width)
+            widths = (1, language.query_width) if name == "gate" else (language.width,)
+            assert tensor.shape[:2] == (2, 7) and tensor.shape[2] in widths
         else:
             assert tensor.shape == (2, *rows[case[0]][name]), name
     if case[0] == "anchors":
@@ -172,13 +202,14 @@ def test_the_closed_form_is_the_meta_count(built: Built):
         ask(case, module, spec, images=1, device="meta")
         counted = total()
     if case[0] == "vision":
-        assert priced(config.ops(dims.vision.has_cls)) == counted
+        assert priced(config.ops(everything(spec))) == counted
     elif case[0] == "connector":
-        assert priced(config.ops(dims, spec.connector_rows())) == counted
+        asks = {"question": WORDS} if spec.reads_question else {}
+        assert priced(config.ops(dims, spec.connector_rows(), **asks)) == counted
     elif case[0] == "bridge":
         assert priced(config.ops(dims, dims.fine, 1)) == counted
     else:
-        assert priced(config.ops(dims)) == counted == 0
+        assert priced(config.ops(dims)) == counted
 
 
 def tower_of(family: str) -> tuple[Any, Any]:
@@ -194,7 +225,7 @@ def test_every_tower_family_is_priced(family: str):
         module, spec = tower_of(family)
     with counting() as total:
         ask(("vision", "hf"), module, spec, images=1, device="meta")
-        assert total() == priced(spec.vision.ops(spec.vision.dims().has_cls))
+        assert total() == priced(spec.vision.ops(everything(spec)))
 
 
 @towers
@@ -212,3 +243,34 @@ def test_the_features_are_a_hidden_state_of_transformers(family: str):
         torch.testing.assert_close(found.cls_NV, features[:, 0])
         row = whole.attentions[-2][:, :, 0, 1:]
         torch.testing.assert_close(found.cls_attention_NHP, row)
+
+
+@towers
+@pytest.mark.parametrize("feature_layer", [-1, -2, -3])
+def test_keys_levels_and_logits_are_transformers_own(family: str, feature_layer: int):
+    module, spec = build(
+        ("vision", "hf"),
+        model={"anchors.type": "norm"},
+        config=TOWERS[family],
+        feature_layer=feature_layer,
+    )
+    perturb(module)
+    dims = spec.vision.dims()
+    cls, pixels = int(dims.has_cls), torch.randn(2, 3, dims.image, dims.image)
+    levels = tuple(range(dims.layers + 1))
+    found = module(pixels, everything(spec), levels)
+    projected: dict[str, Tensor] = {}
+    for name, one in module.tower.named_modules():
+        if name.endswith(("q_proj", "k_proj")):
+            one.register_forward_hook(lambda _m, _i, out, n=name: projected.update({n: out}))
+    whole = module.tower(pixels, output_hidden_states=True)
+    for level, states in zip(levels, found.levels, strict=True):
+        torch.testing.assert_close(states, whole.hidden_states[level][:, cls:])
+    key = spec.vision.projections()["k"].path.removeprefix("tower.")
+    torch.testing.assert_close(found.keys_NPV, projected[key.format(dims.layers - 1)][:, cls:])
+    if cls:
+        last = projected[key.format(2)]
+        query = projected[spec.vision.projections()["q"].path.removeprefix("tower.").format(2)]
+        row = (query[:, 0, None] @ last.transpose(1, 2) / 4).softmax(-1)[:, 0, 1:]
+        torch.testing.assert_close(found.cls_logits_NP.exp(), row)
+        torch.testing.assert_close(found.logit_keys_NPV, last[:, 1:])

@@ -12,7 +12,14 @@ from eramv_lab.registry import SLOTS, field_docs
 from laws.settings import CASES, Case, component, missing_options, section_of, setting, with_keys
 
 each = pytest.mark.parametrize("case", CASES, ids=".".join)
-ONE_WITHOUT_DEFAULTS = {"drop": ("layer", "keep"), "vtw": ("layer",), "hf": ("config",)}
+ONE_WITHOUT_DEFAULTS = {
+    "drop": ("layer", "keep"),
+    "vtw": ("layer",),
+    "late": ("layer",),
+    "hf": ("config",),
+}
+FITTED = {"resampler": ("head_dim",), "tokenpacker": ("levels", "head_dim")}
+"""Keys whose defaults are a large model's."""
 
 
 def parsed(section: object) -> ModelSpec:
@@ -72,7 +79,10 @@ def test_the_defaults_check_clean(case: Case):
     }  # fmt: skip
     key = "band" if slot == "fusion" else slot
     value = {"start": 2, "length": 2} if slot == "fusion" else {}
-    section = with_keys(section, **{key: {**value, "type": name, **needed}})
+    needed |= {k: setting(case).config[k] for k in FITTED.get(name, ())}
+    section = with_keys(section, **{key: {**value, "type": name, **needed}}, **setting(case).model)
+    if case == ("fusion", "add"):  # windows of two by two in this grid
+        section = with_keys(section, **{"anchors.count": 36})
     if case == ("vision", "hf"):
         section = with_keys(section, anchors={"type": "cls_topk", "count": 4})
     parsed(section)

@@ -1,5 +1,6 @@
 """Law 7: cached decoding is one full forward, and neither padding nor company changes a sample."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -94,7 +95,8 @@ def greedy(model: Any, one: Sample, steps: int) -> list[int]:
     """Without a cache: the whole sequence again for every word."""
     ids = list(one.ids[: one.prompt])
     for _ in range(steps):
-        batch = inputs(model, [Sample(tuple(ids), len(ids), one.pictures)], upto="prompt")
+        longer = replace(one, ids=tuple(ids), prompt=len(ids))
+        batch = inputs(model, [longer], upto="prompt")
         end = torch.tensor([one.prompt - 1])
         logits = model(**batch, prompt_end=end).logits[0, -1]
         ids.append(int(logits.index_fill(0, torch.tensor([IMAGE]), -torch.inf).argmax()))
@@ -114,6 +116,7 @@ def test_a_prompt_without_an_answer_ranks_by_its_last_row(name: str):
 
 WORDS: dict[str, Any] = {"max_new_tokens": 4, "eos_token_id": None, "suppress_tokens": [IMAGE]}
 GENERATING = ("plain", "bridge.mlp", "vica", "flamingo", "fastv_joint", "pyramid", "qwen3")
+GENERATING += ("instructblip", "perceiver")
 
 
 @pytest.mark.parametrize("name", GENERATING)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from eramv_lab.slots.contracts import Anchors
 from laws.settings import CLIP, LANGUAGES, TINY, with_keys
 from laws.whole import IMAGE, NO_BAND, SYSTEMS, inputs, model_of, said, sample
 
@@ -182,23 +183,43 @@ def test_presets_are_drops():
 
 def test_anchors_that_are_all_patches_are_all():
     whole = spoken(model_of(with_keys(TINY, anchors={"type": "all", "cls": True})))
-    for name in ("cls_topk", "progressive", "norm", "stride", "random"):
+    for name in ("cls_topk", "progressive", "norm", "stride", "random", "divprune"):
         anchors = {"type": name, "count": 16, "cls": True}
         same(spoken(model_of(with_keys(TINY, anchors=anchors))), whole, exact=True)
 
 
-def test_cached_features_are_the_towers():
-    model = model_of(TINY)
+@pytest.mark.parametrize("positions", ["packed", "one"])
+@pytest.mark.parametrize("prompt", ["question_first", "image_first"])
+def test_a_count_that_adapts_is_that_count(prompt: str, positions: str):
+    """What an image does not fill of its rows takes no attention, and no position drifts."""
+    prompts = {"type": prompt, "positions": positions}
+    section = with_keys(TINY, prompt=prompts, anchors={"type": "prumerge", "plus": True})
+    adapts = model_of(section)
+    one = inputs(adapts, [sample(adapts, 6)])["pixel_values"]
+    with torch.no_grad():
+        mask_NA = adapts.look(adapts.see(one, None)).mask_NA
+    kept = int(mask_NA.sum()) - 1
+    assert 1 < kept < 16
+    plain = model_of(with_keys(section, **{"anchors.count": kept, "anchors.plus": False}))
+    states = adapts.selector(adapts.see(one, None)).states_NAV[mask_NA][None]
+
+    def rows_of_the_other(*_: Any) -> Anchors:
+        index_NA = torch.full(states.shape[:2], -1)
+        return Anchors(states_NAV=states, index_NA=index_NA)
+
+    plain.selector.forward = rows_of_the_other
+    same(said(adapts, [sample(adapts, 6)])[0], said(plain, [sample(plain, 6)])[0])
+
+
+@pytest.mark.parametrize("name", ["bridge.mlp", "anchors.prumerge", "anchors.visionzip", "tome"])
+def test_cached_features_are_the_towers(name: str):
+    model = model_of(SYSTEMS[name])
     batch = inputs(model, [sample(model, 5), sample(model, 8, (1,))])
     with torch.no_grad():
         seen = model.see(batch["pixel_values"], None)
         expected = model(**batch).logits
         del batch["pixel_values"]
-        cached = {
-            "states": seen.states_NPV,
-            "cls": seen.cls_NV,
-            "cls_attention": seen.cls_attention_NHP,
-        }
+        cached = seen.features()
         same(model(**batch, vision_features=cached).logits, expected, exact=True)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from eramv_lab.model import EramvForConditionalGeneration, build_model
 from laws.probes import draw, perturb, spec_of
-from laws.settings import CASES, LANGUAGES, TINY, section_of, turned, with_keys
+from laws.settings import CASES, LANGUAGES, SETTINGS, TINY, section_of, turned, with_keys
 
 PAD, BOS, EOS, IMAGE, ANSWER = range(5)
 Section = dict[str, Any]
@@ -36,8 +36,15 @@ def _systems() -> dict[str, Section]:
     add("saisa", anchors="none", bridge="projector", **JOINT, **{"band.queries": "text"})
     add("ee_mllm", anchors="none", bridge={"type": "ffn", "carry": True}, **JOINT)
     add("delta", bridge={"type": "low_rank", "rank": 3, "carry": True, "share": "band"}, **JOINT)
-    add("flamingo", sharing="separate", **{"band.at": "before", "band.gate": "tanh"})
-    add("cogagent", sharing="separate", **{"band.at": "after", "band.queries": "all"})
+    block = {"band.at": "before", "band.gate": "tanh"}
+    rows = {"type": "separate", "norm": "rows"}
+    narrow = rows | {"init": "random", "narrow": 2}
+    last = {"band.visible": "last"}
+    add("flamingo", anchors="none", sharing=narrow, **block, **{"band.ffn": "gelu"}, **last)
+    add("mllama", sharing=rows | {"qk_norm": True}, **block, **{"band.ffn": "gated"})
+    add("cogagent", sharing=narrow, **{"band.at": "after", "band.queries": "all"})
+    reduced = {"reducer": {"type": "drop", "layer": 2, "keep": 2}}
+    found["deepstack_fastv"] = with_keys(found["fusion.add"], **reduced)
     add("owl3", sharing="kv_copy", **{"band.gate": "text", "band.combine": "mix"})
     add("owl3_text", **{"band.gate": "text", "band.combine": "mix", "band.queries": "text"})
     add("lora_after", sharing="lora", **{"band.at": "after", "band.positions": "one"})
@@ -45,15 +52,68 @@ def _systems() -> dict[str, Section]:
     add("fastv_joint", reducer={"type": "fastv", "layer": 2}, **JOINT)
     add("pyramid", reducer=[{"type": "drop", "layer": n, "keep": 4 - n} for n in (1, 2, 3)])
     add("fastv_vtw", reducer=[{"type": "fastv", "layer": 1}, {"type": "vtw", "layer": 3}])
+    add("pyramid_next", anchors="all", prompt="image_first", reducer="pyramiddrop", **NO_BAND)
+    add("late_exit", reducer={"type": "late", "layer": 1, "exit": 3})
+    add("shortv_fastv", reducer=[{"type": "shortv", "active": 2}, {"type": "fastv", "keep": 2}])
+    pyramid = {"type": "pyramiddrop", "layers": [2], "positions": "keep"}
+    add("hidrop", reducer=[{"type": "late", "layer": 1, "exit": 3}, pyramid])
+    everything: Section = {"anchors": {"type": "norm", "count": 6}, "reducer": "pyramiddrop"}
+    add("joint_pyramid", **everything, **JOINT)
+    add("joint_shortv", reducer={"type": "shortv", "active": 1}, **JOINT)
+    add("grid_hidrop", reducer=found["hidrop"]["reducer"], **{"band.softmax": "joint"}, **GRID)
+    sparse = {**SETTINGS["reducer"]["sparsevlm"].config, "type": "sparsevlm"}
+    add("sparsevlm_plain", anchors="all", prompt="image_first", reducer=sparse, **NO_BAND)
+    late_sparse = [{"type": "late", "layer": 1}, sparse | {"layers": [1, 2]}]
+    add("sparsevlm_late", anchors="all", reducer=late_sparse)
+    for name in ("grid", "one"):
+        prompt = {"type": "image_first", "positions": name}
+        add(
+            f"{name}_repack", prompt=prompt, reducer=found["pyramid_next"]["reducer"], anchors="all"
+        )
+    add("mean_late", reducer=[{"type": "late", "layer": 1}, {"type": "fastv", "by": "mean"}])
     add("image_first_before", prompt="image_first", **{"band.visible": "before"})
     add("band_everywhere", band={"every": 1})
+    add("own_fine", fine_connector="mlp2x_gelu")
+    small = found["connector.perceiver"]["connector"]
+    add("perceiver", anchors="none", fine_connector=small)
+    add("acformer_fine", connector=found["connector.acformer"]["connector"], fine_connector=small)
+    former = found["connector.qformer"]["connector"]
+    add("instructblip", connector=former, prompt="image_first", **NO_BAND)
+    add(
+        "blip2",
+        connector=former | {"question": False},
+        anchors={"type": "all", "cls": True},
+        **NO_BAND,
+    )
     add("own_rest", fine={"type": "all", "exclude_anchors": True, "cls": True})
+    add("tome", anchors="all", **{"vision.merge": 6})
+    adapts = {"type": "prumerge", "plus": True}
+    add("adapts_fastv", anchors=adapts, reducer={"type": "fastv", "keep": 2}, **JOINT)
+    add("adapts_late", anchors=adapts, reducer={"type": "late", "layer": 1})
     window = LANGUAGES["mistral"] | {"sliding_window": 6}
     for name, config in {**LANGUAGES, "mistral_window": window}.items():
         add(name, language={"type": "hf", "config": config})
     add("qwen3_separate", sharing="separate", language=found["qwen3"]["language"])
     add("biased_separate", sharing="separate", language=found["llama_biased"]["language"])
     add("qwen2_joint_fastv", reducer="fastv", language=found["qwen2"]["language"], **JOINT)
+    for name in ("llama", "qwen3"):
+        add(f"{name}_hidrop", reducer=found["hidrop"]["reducer"], language=found[name]["language"])
+        add(f"{name}_pyramid", reducer="pyramiddrop", language=found[name]["language"])
+    shortv = found["shortv_fastv"]["reducer"]
+    add("qwen3_shortv_fastv", reducer=shortv, language=found["qwen3"]["language"])
+    add(
+        "qwen3_shortv_after",
+        reducer=shortv,
+        language=found["qwen3"]["language"],
+        **{"band.at": "after"},
+    )
+    add("owl3_shortv", reducer={"type": "shortv", "active": 0}, band=found["owl3_text"]["band"])
+    add(
+        "before_shortv",
+        reducer={"type": "shortv", "active": 0},
+        prompt="image_first",
+        **{"band.at": "before", "band.visible": "before"},
+    )
     add("window_joint", language=found["mistral_window"]["language"], **JOINT)
     return found
 
@@ -83,6 +143,8 @@ class Sample:
     prompt: int
     """Rows up to the answer's first word."""
     pictures: tuple[int, ...]
+    question: tuple[int, ...] = ()
+    """Its words alone."""
 
 
 def sample(
@@ -100,7 +162,7 @@ def sample(
     for _ in pictures[1:]:
         ids += [7, 8, *rows]
     ids.append(ANSWER)
-    return Sample((*ids, *said), len(ids), tuple(pictures))
+    return Sample((*ids, *said), len(ids), tuple(pictures), tuple(question))
 
 
 def inputs(
@@ -119,6 +181,13 @@ def inputs(
     batch: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
     if upto == "end":
         batch["labels"] = labels
+    if model.spec.reads_question:
+        longest = max(len(s.question) for s in samples)
+        words = torch.full((len(samples), longest), PAD)
+        for b, s in enumerate(samples):
+            at = slice(0, len(s.question)) if side == "right" else slice(-len(s.question), None)
+            words[b, at] = torch.tensor(s.question)
+        batch |= {"question_ids": words, "question_mask": (words != PAD).long()}
     shown = [p for s in samples for p in s.pictures]
     if shown:
         pixels = draw(max(shown) + 1, 3, *[model.config.spec.vision.dims().image] * 2)

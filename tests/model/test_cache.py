@@ -8,6 +8,7 @@ from laws.whole import SYSTEMS, inputs, model_of, sample
 from torch import Tensor
 
 NAMES = ("plain", "bridge.mlp", "reducer.fastv", "fastv_joint", "image_first_before", "grid_ids")
+NAMES += ("pyramid_next", "hidrop", "shortv_fastv")
 POSITIONS = {"prompt": {"type": "question_first", "positions": "grid"}}
 
 

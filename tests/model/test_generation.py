@@ -9,7 +9,7 @@ from laws.whole import IMAGE, SYSTEMS, inputs, model_of, sample
 from torch import Tensor
 
 WORDS: dict[str, Any] = {"max_new_tokens": 6, "eos_token_id": None}
-NAMES = ("plain", "bridge.mlp", "reducer.fastv", "fastv_joint")
+NAMES = ("plain", "bridge.mlp", "reducer.fastv", "fastv_joint", "pyramid_next", "hidrop")
 
 
 def company(model: Any) -> list[Any]:

@@ -120,10 +120,10 @@ def test_match_flops_of(write):
 def test_a_match_asks_the_solver_it_is_given(write):
     text = "arms:\n  a: {}\n  b: {model.anchors.count: {match_flops_of: a}}\n"
     path = study(write, text)
-    recipe = load_recipe(path, solver=lambda spec_of, other, cost: 5)
+    recipe = load_recipe(path, solver=lambda spec_of, other, cost, match: 5)
     assert recipe.arms["b"].spec.anchors.count == 5
 
-    def nothing(spec_of, other, cost):
+    def nothing(spec_of, other, cost, match):
         raise InfeasibleError("no number will do")
 
     at = r"study\.yaml:4: model\.anchors\.count: no number will do \(arm b\)"
@@ -133,7 +133,7 @@ def test_a_match_asks_the_solver_it_is_given(write):
         load_recipe(path, ["seeds=[x]"], solver=nothing)
     assert caught.value.exit_code == 2
 
-    def unsound(spec_of, other, cost):
+    def unsound(spec_of, other, cost, match):
         raise UserError("no model")
 
     with pytest.raises(UserError, match="no model"):

@@ -121,6 +121,12 @@ def write_study() -> Callable[..., Path]:
 
 
 @pytest.fixture
+def made_arms() -> dict[str, Any]:
+    """Accuracy, prefill MFLOPs and recipe of each arm that can be made, by name."""
+    return ARMS
+
+
+@pytest.fixture
 def add_fit() -> Callable[..., Path]:
     """add_fit(study, arm, seed, images=, digest=) adds one finished fit."""
     return write_fit

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from eramv_lab.errors import LabError
 from eramv_lab.evaluate.generate import batches
 from eramv_lab.model import EramvForConditionalGeneration
+from eramv_lab.recipe.connecting import told_anew
 from eramv_lab.recipe.resolve import load_recipe
 from eramv_lab.report.plots import read_curve
 from eramv_lab.report.runs import read_run
@@ -168,6 +169,23 @@ def test_load_base_fills_the_old_and_keeps_the_new(folder: Path, base: Path) -> 
     assert all(torch.equal(state[f"language_model.{k}"], v) for k, v in language.items())
     new = [k for k in state if ".band." in k]
     assert new and all(torch.equal(state[k], before[k]) for k in new)
+
+
+def test_another_connector_begins_anew(folder: Path, base: Path) -> None:
+    plan = fit(folder, "first").plan()
+    model = plan["recipe"]["model"]
+    changes = {"connector": {"type": "acformer", "layers": 1}, "fine_connector": model["connector"]}
+    arm = plan["recipe"] | {"model": model | changes}
+    fresh, lit = LitArm(arm, 5), LitArm(arm, 5)
+    load_base(lit.model, base)
+    state, before = lit.model.state_dict(), fresh.model.state_dict()
+    new = [k for k in state if k.startswith("connector.")]
+    assert new and all(torch.equal(state[k], before[k]) for k in new)
+    taught = load_file(base / "connector.safetensors")
+    assert all(torch.equal(state[f"fine_connector.{k}"], v) for k, v in taught.items())
+    (line,) = told_anew(lit.spec, plan["start"])
+    assert line == "connector acformer begins anew: the base has mlp2x_gelu"
+    assert told_anew(fit(folder, "first").arm.spec, plan["start"]) == []
 
 
 def test_separate_weights_start_from_the_bases_own(folder: Path, base: Path) -> None:

@@ -95,7 +95,8 @@ def _may_be_closed(band: Any) -> bool:
     """Whether there is a band that says nothing of its gate, and can have one that closes."""
     where, how = split_band(band)
     how = how or {}
-    free = how.get("softmax") != "joint" and how.get("combine") != "mix"
+    free = how.get("type", "attend") == "attend"
+    free &= how.get("softmax") != "joint" and how.get("combine") != "mix"
     return not is_gone(where) and "gate" not in how and free
 
 

@@ -18,10 +18,24 @@ from eramv_lab.slots.contracts import Anchors, Need, Patches
 if TYPE_CHECKING:
     from eramv_lab.recipe.model_spec import ModelSpec
 
+LOOKS = Need.CLS_ATTENTION | Need.CLS_LOGITS
+"""What only a tower with CLS can give, beside CLS."""
+
+
+def choosing(flops: int) -> Op:
+    """The price of a comparison that only chooses: no gradient comes through."""
+    return Op(part="connector", kind="attention", flops=flops, owner="", flow="connector")
+
+
+def making(rows: int, patches: int, width: int) -> Op:
+    """The price of `rows` rows made as weighted sums of `patches` rows."""
+    flops = 2 * rows * patches * width
+    return Op(part="connector", kind="linear", flops=flops, owner="", flow="vision")
+
 
 @dataclass(frozen=True, kw_only=True)
 class SelectorConfig:
-    """A selector without a number of its own; it has no matrices, so its price is nothing."""
+    """A selector without a number of its own; most have no products of matrices and no price."""
 
     picks: ClassVar[bool] = True
     """Rows are rows of the tower, not made from several."""
@@ -42,8 +56,8 @@ class SelectorConfig:
         """What the tower cannot give."""
         if spec.vision.dims().has_cls:
             return
-        if _need(ANCHORS.of(self).factory) & Need.CLS_ATTENTION:
-            others = (c.name for c in ANCHORS if not _need(c.factory) & Need.CLS_ATTENTION)
+        if _need(ANCHORS.of(self).factory) & LOOKS:
+            others = (c.name for c in ANCHORS if not _need(c.factory) & LOOKS)
             yield (
                 "the selector asks where CLS looks and this tower has no CLS; "
                 f"selectors that do without: {', '.join(sorted(others))}"
@@ -52,7 +66,7 @@ class SelectorConfig:
             yield "cls: true, and this tower has no CLS; write cls: false"
 
     def ops(self, dims: Dims) -> list[Op]:
-        """No product of matrices."""
+        """Products of matrices: those that choose (no gradient), those that make rows."""
         return []
 
     def parameters(self, dims: Dims) -> int:
@@ -101,20 +115,34 @@ class Selector(nn.Module, ABC):
         """index_NA of the patches kept, ascending."""
 
     def forward(self, patches: Patches) -> Anchors:
-        index_NA = self.choose(patches)
-        width = patches.states_NPV.shape[-1]
-        states_NAV = patches.states_NPV.gather(1, index_NA[..., None].expand(-1, -1, width))
-        return with_cls(states_NAV, index_NA, patches, self.config.cls)
+        return self.chosen(self.choose(patches), patches)
+
+    def chosen(self, index_NA: Tensor, patches: Patches) -> Anchors:
+        """The patches of `index_NA`, CLS before them where it is kept."""
+        return with_cls(take(patches.states_NPV, index_NA), index_NA, patches, self.config.cls)
 
 
-def with_cls(states_NAV: Tensor, index_NA: Tensor, patches: Patches, cls: bool) -> Anchors:
+def take(rows_NPx: Tensor, index_NA: Tensor) -> Tensor:
+    """The rows [N,A,x] of `index_NA`."""
+    return rows_NPx.gather(1, index_NA[..., None].expand(-1, -1, rows_NPx.shape[-1]))
+
+
+def with_cls(
+    states_NAV: Tensor,
+    index_NA: Tensor,
+    patches: Patches,
+    cls: bool,
+    mask_NA: Tensor | None = None,
+) -> Anchors:
     """The rows, CLS before them if asked. Raises ValueError where the tower gave none."""
     if cls:
         if patches.cls_NV is None:
             raise ValueError("cls: true, and the tower gave no CLS row")
         states_NAV = torch.cat([patches.cls_NV[:, None], states_NAV], dim=1)
         index_NA = torch.cat([index_NA.new_full((len(index_NA), 1), -1), index_NA], dim=1)
-    return Anchors(states_NAV=states_NAV, index_NA=index_NA)
+        if mask_NA is not None:
+            mask_NA = torch.cat([mask_NA.new_ones(len(mask_NA), 1), mask_NA], dim=1)
+    return Anchors(states_NAV=states_NAV, index_NA=index_NA, mask_NA=mask_NA)
 
 
 def cls_attention(patches: Patches) -> Tensor:
@@ -122,6 +150,13 @@ def cls_attention(patches: Patches) -> Tensor:
     if patches.cls_attention_NHP is None:
         raise ValueError("the selector asks where CLS looks, and the tower did not say")
     return patches.cls_attention_NHP.float()
+
+
+def given(value: Tensor | None, what: str) -> Tensor:
+    """What the selector asked the tower for. Raises ValueError where it did not come."""
+    if value is None:
+        raise ValueError(f"the selector asks for {what}, and the tower gave none")
+    return value
 
 
 def highest(scores_NP: Tensor, count: int) -> Tensor:

@@ -28,6 +28,9 @@ class PoolConfig(CountedConfig):
     def check(self, spec: ModelSpec) -> Iterator[str]:
         """What the tower cannot give; `count` has to be a grid."""
         yield from super().check(spec)
+        if spec.vision.dims().merged:
+            yield "the tower merges patches, and what is left is no grid to pool"
+            return
         sizes = sorted(pooled_grids(spec.vision.dims()))
         if 0 < self.count <= sizes[-1] and self.count not in sizes:
             near = [n for n in sizes if n < self.count][-1:] + [n for n in sizes if n > self.count][

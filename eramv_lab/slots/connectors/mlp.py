@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eramv_lab.registry import CONNECTOR
 from eramv_lab.shapes import Dims, Op, linear
-
-
-def _op(flops: int, flow: Literal["connector", "vision"] = "connector") -> Op:
-    return Op(part="connector", kind="linear", flops=flops, owner="connector", flow=flow)
+from eramv_lab.slots.connectors._shared import ConnectorConfig, op
 
 
 @dataclass(frozen=True, kw_only=True)
-class MlpConnectorConfig:
+class MlpConnectorConfig(ConnectorConfig):
     """Two linear layers with a GELU between, as in LLaVA-1.5 (arXiv 2310.03744)."""
 
     skip: bool = False
@@ -26,16 +22,12 @@ class MlpConnectorConfig:
 
     per_token: ClassVar[bool] = True
 
-    def check(self, dims: Dims) -> Iterator[str]:
-        """Nothing can be wrong."""
-        yield from ()
-
     def ops(self, dims: Dims, rows: int) -> list[Op]:
         """Operations on `rows` rows."""
         wide, deep = dims.vision.width, dims.language.width
-        ops = [_op(linear(rows, wide, deep)), _op(linear(rows, deep, deep))]
+        ops = [op(linear(rows, wide, deep)), op(linear(rows, deep, deep))]
         if self.skip:  # it starts at the tower's rows again, not behind the first matrix
-            ops.append(_op(linear(rows, wide, deep), "vision"))
+            ops.append(op(linear(rows, wide, deep), "vision"))
         return ops
 
     def parameters(self, dims: Dims) -> int:
@@ -62,18 +54,14 @@ class MlpConnector(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LinearConnectorConfig:
+class LinearConnectorConfig(ConnectorConfig):
     """One linear layer, as in the first LLaVA (arXiv 2304.08485)."""
 
     per_token: ClassVar[bool] = True
 
-    def check(self, dims: Dims) -> Iterator[str]:
-        """Nothing can be wrong."""
-        yield from ()
-
     def ops(self, dims: Dims, rows: int) -> list[Op]:
         """Operations on `rows` rows."""
-        return [_op(linear(rows, dims.vision.width, dims.language.width))]
+        return [op(linear(rows, dims.vision.width, dims.language.width))]
 
     def parameters(self, dims: Dims) -> int:
         """Number of parameters."""

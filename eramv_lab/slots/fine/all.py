@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class AllFineConfig:
-    """Every patch of the image, through the same connector as the anchors."""
+    """Every patch of the image, through the connector of the anchors or `fine_connector`."""
 
     exclude_anchors: bool = False
     """Leave out the patches that stand in the sequence already, so that none counts twice."""
@@ -48,7 +48,7 @@ class AllFine:
     def __init__(self, config: AllFineConfig, dims: Dims) -> None:
         self.config = config
         self.patches = dims.vision.patches
-        self.left = dims.fine - int(config.cls)
+        self.left = dims.fine_rows - int(config.cls)
 
     def __call__(self, index_NA: Tensor | None, images: int, device: torch.device) -> Tensor:
         """Rows [N,M] of `images` images whose anchors are `index_NA` (-1 for CLS)."""

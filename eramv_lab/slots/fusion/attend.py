@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
+from eramv_lab.recipe.parse import LATER
 from eramv_lab.registry import FUSION
 from eramv_lab.shapes import Dims, LanguageDims, Op, attention, linear
+from eramv_lab.slots.fusion._parts import (
+    FeedForward,
+    Gate,
+    ffn_ops,
+    ffn_parameters,
+    gate_parameters,
+)
 
 if TYPE_CHECKING:
     from eramv_lab.recipe.model_spec import ModelSpec
@@ -19,6 +26,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class AttendConfig:
     """Cross-attention from the sequence's rows to the fine features."""
+
+    reads: ClassVar[bool] = True
 
     softmax: Literal["separate", "joint"] = "separate"
     """A softmax of its own, added to self-attention's result; or one over both sets of keys."""
@@ -36,6 +45,10 @@ class AttendConfig:
     positions: Literal["none", "one", "grid"] = "none"
     """Rotary positions of the fine features: none, the image's first, or the patches' own ids
     (which `prompt.positions: grid` reserves)."""
+    ffn: Literal["none", "gelu", "gated"] = field(default="none", metadata=LATER)
+    """A new feed-forward behind the step, with a norm and a gate of its own: of two matrices, four
+    times as wide as the model (Flamingo), or of three, as the language model's (Llama-3.2-Vision).
+    It runs for the rows that read, and for no other."""
 
     def check(self, spec: ModelSpec) -> Iterator[str]:
         """Problems: options that exclude one another, or that would do nothing."""
@@ -54,6 +67,10 @@ class AttendConfig:
             yield "combine mix happens before the layer's W_o; use a sharing without its own"
         if self.positions == "grid" and spec.prompt.positions != "grid":
             yield f"positions grid needs prompt.positions grid, found {spec.prompt.positions}"
+        if self.ffn != "none" and self.at == "parallel":
+            yield f"ffn {self.ffn} follows a step of its own: at before or after, found parallel"
+        if self.ffn != "none" and self.gate == "text":
+            yield f"gate text is for what is read; with ffn {self.ffn} use none, tanh or channel"
         if self.queries == "visual" and spec.anchors is None:
             yield "queries visual, but there are no anchors to ask"
 
@@ -65,7 +82,7 @@ class AttendConfig:
         self, language: LanguageDims, rows: int, memory: int, layer: int, sharing: Any
     ) -> list[Op]:
         """What `rows` rows that read `memory` features add to their layer."""
-        width, inner = language.width, language.query_width
+        width, inner = language.width, sharing.heads_of(language).query_width
         ops: list[Op] = []
         again = linear(rows, width, inner)  # W_q or W_o once more, for a step of its own
         op = {"part": "band", "kind": "linear", "flops": again, "owner": "language", "layer": layer}
@@ -81,6 +98,10 @@ class AttendConfig:
             ops.append(Op(part="band", kind="linear", flops=flops, owner="band", layer=layer))
         return ops
 
+    def ffn_ops(self, language: LanguageDims, rows: int, layer: int) -> list[Op]:
+        """What the feed-forward behind the reading adds for `rows` rows."""
+        return ffn_ops(self.ffn, language, rows, layer)
+
     def ops(
         self, language: LanguageDims, rows: int, memory: int, layer: int, sharing: Any
     ) -> list[Op]:
@@ -88,38 +109,31 @@ class AttendConfig:
         return [
             *self.memory_ops(language, memory, layer, sharing),
             *self.row_ops(language, rows, memory, layer, sharing),
+            *self.ffn_ops(language, rows, layer),
         ]
 
     def decode_ops(self, language: LanguageDims, memory: int, layer: int, sharing: Any) -> list[Op]:
         """The same for one new row, keys and values cached."""
-        return self.row_ops(language, 1, memory, layer, sharing)
+        row = self.row_ops(language, 1, memory, layer, sharing)
+        return [*row, *self.ffn_ops(language, 1, layer)]
 
     def parameters(self, language: LanguageDims, sharing: Any) -> int:
-        """New parameters of one band layer, sharing and gate."""
-        gate = {"none": 0, "tanh": 1, "channel": language.query_width, "text": language.width + 1}
-        return sharing.parameters(language) + gate[self.gate]
-
-
-class Gate(nn.Module):
-    """The factor on the heads' output: [B,S,D] states -> [B,S,1], [1] or [H*d]."""
-
-    def __init__(self, config: AttendConfig, dims: Dims) -> None:
-        super().__init__()
-        self.kind = config.gate
-        if config.gate == "text":
-            self.proj = nn.Linear(dims.language.width, 1)
-        else:
-            size = 1 if config.gate == "tanh" else dims.language.query_width
-            self.weight = nn.Parameter(torch.zeros(size))
-
-    def forward(self, states_BSD: Tensor) -> Tensor:
-        """The factor, broadcast over what it lacks."""
-        if self.kind == "text":
-            return self.proj(states_BSD).sigmoid()
-        return self.weight.tanh().to(states_BSD.dtype)
+        """New parameters of one band layer: sharing, gate and feed-forward."""
+        heads = sharing.heads_of(language).query_width
+        gate = gate_parameters(self.gate, language.width, heads)
+        ffn = ffn_parameters(self.ffn, self.gate, language)
+        return sharing.parameters(language) + gate + ffn
 
 
 @FUSION.register("attend", AttendConfig)
-def build_attend(config: AttendConfig, dims: Dims) -> Gate | None:
-    """The fusion's only parameters: its gate, if any."""
-    return None if config.gate == "none" else Gate(config, dims)
+def build_attend(config: AttendConfig, dims: Dims) -> nn.ModuleDict:
+    """The fusion's own parts, as far as it has them: `gate` and `ffn`.
+
+    `dims.language` has the heads that the sharing reads with.
+    """
+    language, parts = dims.language, nn.ModuleDict()
+    if config.gate != "none":
+        parts["gate"] = Gate(config.gate, language.width, language.query_width)
+    if config.ffn != "none":
+        parts["ffn"] = FeedForward(config.ffn, config.gate, language)
+    return parts

@@ -40,6 +40,8 @@ class PromptConfig:
         """Problems: a grid for rows that are no patches, a chat without a template."""
         if self.positions == "grid" and spec.anchors is not None and not spec.anchors.picks:
             yield "positions grid needs anchors that are patches"
+        if self.positions == "grid" and spec.vision.dims().merged:
+            yield "positions grid, and the tower merges patches: what is left is no grid"
         path = getattr(spec.language, "path", None)
         if self.template == "chat" and path and lacks_chat(path):
             yield (

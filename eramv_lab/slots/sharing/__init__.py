@@ -2,7 +2,9 @@
 
 A sharing module gets the decoder layer at call time and keeps none of it:
 
+    norm_rows(layer, hidden_BSD)        -> [B,S,D]     where the band is a step of its own
     query(layer, normed_BSD, own_BHSd)  -> [B,H,S,d]   queries of the band, not rotated
+    scaling(layer)                      factor on their products with the keys
     keys_values(layer, memory_BMD)      -> two [B,Hkv,M,d], not rotated
     out(layer, heads_BSE)               -> [B,S,D], or None: the layer's own W_o on the sum
     reset_from(layer)                   start from the layer's weights, where it has its own
@@ -17,6 +19,14 @@ from torch import Tensor, nn
 
 class Shared(nn.Module):
     """The layer's own norm and projections; what the other components vary."""
+
+    def norm_rows(self, layer: Any, hidden_BSD: Tensor) -> Tensor:
+        """The norm in front of the queries of a step of its own."""
+        return layer.input_layernorm(hidden_BSD)
+
+    def scaling(self, layer: Any) -> float:
+        """The factor on queries x keys: that of self-attention."""
+        return layer.self_attn.scaling
 
     def query(self, layer: Any, normed_BSD: Tensor, own_BHSd: Tensor) -> Tensor:
         """Queries of the band: those of self-attention."""

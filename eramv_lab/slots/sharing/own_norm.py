@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,10 @@ from eramv_lab.slots.sharing.shared import SharedConfig
 class OwnNormConfig(SharedConfig):
     """The layer's projections, but the fine features pass a norm of their own."""
 
-    own_norm = True
+    @property
+    def memory_norm(self) -> Literal["band"]:
+        """Its own."""
+        return "band"
 
     def parameters(self, language: LanguageDims) -> int:
         """One scale."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from eramv_lab.registry import SHARING
 from eramv_lab.shapes import Dims, LanguageDims, Op, linear
@@ -14,8 +15,21 @@ class SharedConfig:
     """The layer's own norm, W_q, W_k, W_v and W_o; no new parameters (eRAM-V)."""
 
     own_query = False  # queries differ from self-attention's: no joint softmax, W_o apart
-    own_norm = False  # the fine features pass a norm that is not the layer's
     shared_query = True  # the layer's W_q is part of the band's queries
+
+    @property
+    def memory_norm(self) -> Literal["language", "band", "none"]:
+        """Whose norm the fine features pass before keys and values are made of them."""
+        return "language"
+
+    @property
+    def row_norm(self) -> Literal["language", "band"]:
+        """Whose norm the rows pass before the band's queries are made of them."""
+        return "language"
+
+    def heads_of(self, language: LanguageDims) -> LanguageDims:
+        """Sizes of the language model, the heads being those that the band reads with."""
+        return language
 
     def memory_ops(self, language: LanguageDims, memory: int, layer: int) -> list[Op]:
         """Keys and values of `memory` fine features, once per image."""

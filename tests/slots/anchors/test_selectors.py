@@ -35,7 +35,7 @@ def select(name: str, patches: Patches, **options: object) -> Anchors:
     selector = component.factory(
         component.config(**options), Dims(vision=vision(patches.grid[0]), language=LANGUAGE)
     )
-    return selector(patches)
+    return selector(patches, *([patches.states_NPV] if name == "divprune" else []))
 
 
 def problems(name: str, tower: VisionDims, **options: object) -> list[str]:
@@ -132,7 +132,7 @@ def test_ties_go_to_the_earlier_patch(name: str):
     assert select(name, flat, count=8, cls=False).index_NA.tolist() == [list(range(8))] * 2
 
 
-@pytest.mark.parametrize("name", [n for n in ANCHORS.names() if n != "all"])
+@pytest.mark.parametrize("name", [n for n in ANCHORS.names() if n not in ("all", "prumerge")])
 def test_cls_alone(name: str):
     patches = images()
     found = select(name, patches, count=0, cls=True)
@@ -142,7 +142,7 @@ def test_cls_alone(name: str):
 def test_a_tower_without_cls_names_the_selectors_that_do_without():
     for name in ("cls_topk", "progressive"):
         (text,) = problems(name, vision(has_cls=False), count=8)
-        assert text.endswith("all, norm, pool, random, stride")
+        assert text.endswith("all, divprune, norm, pool, random, stride")
     assert problems("random", vision(has_cls=False), count=8) == []
     assert "cls: false" in problems("random", vision(has_cls=False), count=8, cls=True)[0]
 
@@ -159,7 +159,12 @@ def test_counts_that_cannot_be():
 def test_only_what_is_needed_is_asked_of_the_tower():
     dims = Dims(vision=vision(), language=LANGUAGE)
     needs = {c.name: c.factory(c.config(cls=False), dims).need for c in ANCHORS}
-    assert {n for n, need in needs.items() if need} == {"cls_topk", "progressive"}
+    assert {n for n, need in needs.items() if need & Need.CLS_ATTENTION} == {
+        "cls_topk",
+        "progressive",
+        "visionzip",
+    }
+    assert not any(needs[name] for name in ("all", "norm", "pool", "random", "stride"))
     component = ANCHORS.get("pool")
     assert component.factory(component.config(cls=True, count=9), dims).need == Need.CLS
 

@@ -9,18 +9,19 @@ from torch.utils.flop_counter import FlopCounterMode
 from eramv_lab.slots.contracts import Need
 from eramv_lab.slots.vision.tiny import TinyVision, TinyVisionConfig
 
+EVERYTHING = Need.CLS | Need.CLS_ATTENTION | Need.KEYS | Need.CLS_LOGITS | Need.LEVELS
 SIZES = [{}, {"image": 64, "patch": 16, "width": 32, "heads": 2, "layers": 1}, {"patch": 4}]
 
 
 @pytest.mark.parametrize("keys", SIZES)
-@pytest.mark.parametrize("need", [Need.NONE, Need.CLS, Need.CLS | Need.CLS_ATTENTION])
+@pytest.mark.parametrize("need", [Need.NONE, Need.CLS | Need.CLS_ATTENTION, EVERYTHING])
 def test_price_and_parameters_equal_the_meta_count(keys: dict[str, int], need: Need) -> None:
     config = TinyVisionConfig(**keys)
     with torch.device("meta"):
         tower = TinyVision(config)
         with FlopCounterMode(display=False) as counter:
             tower(torch.empty(1, 3, config.image, config.image), need)
-    ops = config.ops(Need.CLS_ATTENTION in need)
+    ops = config.ops(need)
     assert sum(op.flops for op in ops) == counter.get_total_flops()
     assert config.parameters() == sum(p.numel() for p in tower.parameters())
 
@@ -62,3 +63,19 @@ def test_bf16_autocast() -> None:
 def test_bad_values_are_named(keys: dict[str, int]) -> None:
     name = next(iter(keys))
     assert any(name in text for text in TinyVisionConfig(**keys).check(None))  # type: ignore[arg-type]
+
+
+def test_keys_levels_and_logits_are_the_blocks_own() -> None:
+    tower, pixels = TinyVision(TinyVisionConfig(layers=2)), torch.randn(2, 3, 96, 96)
+    blocks = []
+    for layer in tower.layers:
+        layer.register_forward_pre_hook(lambda _, args: blocks.append(args[0]))
+    found = tower(pixels, EVERYTHING, (0, 1, 2))
+    q, k, _ = tower.layers[1].qkv(tower.layers[1].norm_1(blocks[1])).chunk(3, dim=-1)
+    torch.testing.assert_close(found.keys_NPV, k[:, 1:])
+    assert torch.equal(found.keys_NPV, found.logit_keys_NPV)
+    row = (q[:, :1] @ k.transpose(1, 2) / 8).softmax(-1)[:, 0, 1:]
+    torch.testing.assert_close(found.cls_logits_NP.exp(), row)
+    for level, states in zip(found.levels, blocks, strict=False):
+        assert torch.equal(level, states[:, 1:])
+    assert torch.equal(found.levels[2], found.states_NPV)

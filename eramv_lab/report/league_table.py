@@ -1,0 +1,133 @@
+"""The table of a league: a block for each budget, its systems by accuracy, each with its price."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from rich.console import Console
+from rich.text import Text
+
+from eramv_lab.recipe.system import NOTHING
+from eramv_lab.report.captions import caption_columns
+from eramv_lab.report.comparison import Comparison
+from eramv_lab.report.league import Group, Standing, Standings
+from eramv_lab.report.numbers import share
+from eramv_lab.report.paired import Difference
+from eramv_lab.report.table import (
+    Column,
+    fold,
+    interval,
+    markdown_lines,
+    mean,
+    measured_column,
+    print_blocks,
+    tokens,
+)
+
+FREE = "*"
+"""Behind the name of a training-free system."""
+
+
+def show(comparison: Comparison, league: Standings, console: Console) -> None:
+    """Print the block of each budget, and which systems could not be brought to one."""
+    for group, columns in _blocks(comparison, league):
+        console.print(Text(group.title(league.name_of(league.full)), style="bold"))
+        names, *rest = columns
+        dim = [line.arm.accuracy is None for line in group.lines]
+        print_blocks(console, fold(names, [rest], console.width), dim)
+    for note in _notes(league):
+        console.print(Text(f"· {note}"))
+
+
+def markdown_lines_of(comparison: Comparison, league: Standings) -> list[str]:
+    """The same as Markdown."""
+    lines: list[str] = []
+    for group, columns in _blocks(comparison, league):
+        title = group.title(league.name_of(league.full))
+        lines += [f"## {title[0].upper()}{title[1:]}", "", *markdown_lines(columns), ""]
+    return lines + [f"- {note}" for note in _notes(league)]
+
+
+def _notes(league: Standings) -> list[str]:
+    full = league.name_of(league.full)
+    notes = [f"{arm}: not reached: {reason}" for arm, reason in league.unreached.items()]
+    if any(line.trains == NOTHING for line in league.lines):
+        notes.append(f"{FREE} training-free: applied to the trained {full} of the same seed.")
+    if league.null and any(line.budget is None and line.to_null for line in league.lines):
+        name = league.name_of(league.null[0])
+        notes.append(f"A system with one price is compared with {name} at the nearest budget.")
+    return notes
+
+
+def _blocks(comparison: Comparison, league: Standings) -> list[tuple[Group, list[Column]]]:
+    """Each budget with its columns; a unit is the same in all of them."""
+    columns = _columns(comparison, league)
+    found: list[tuple[Group, list[Column]]] = []
+    first = 0
+    for group in league.groups:
+        last = first + len(group.lines)
+        found.append((group, [Column(c.head, c.cells[first:last], c.number) for c in columns]))
+        first = last
+    return found
+
+
+def _columns(comparison: Comparison, league: Standings) -> list[Column]:
+    lines = league.lines
+
+    def column(head: str, cell: Callable[[Standing], str], number: bool = True) -> Column:
+        return Column(head, [cell(line) for line in lines], number)
+
+    def scaled(key: str, short: str) -> Column:
+        found = measured_column(key, [line.arm.cost.get(key) for line in lines])
+        return Column(f"{short} {found.head.rpartition(' ')[2]}", found.cells)
+
+    columns = [
+        column("system", _name, False),
+        column("accuracy", lambda line: mean(line.arm.accuracy)),
+        column("95 % interval", lambda line: interval(line.arm.accuracy)),
+        column(f"vs {league.name_of(league.full)}", lambda line: _paired(line.arm.difference)),
+    ]
+    if any(line.to_null for line in lines):
+        columns.append(
+            column(f"vs {league.name_of(league.null[0])}", lambda line: _paired(line.to_null))
+        )
+    for name in comparison.also:
+        columns.append(column(name, lambda line, n=name: mean(line.arm.also.get(n))))
+    columns += _captions(lines, league.name_of(league.full))
+    return [
+        *columns,
+        column("prefill", lambda line: _share(line.share)),
+        column("tokens", lambda line: tokens(line.arm.cost)),
+        scaled("train_pflops", "train"),
+        scaled("kv_mib", "KV"),
+        scaled("parameters", "params"),
+    ]
+
+
+def _captions(lines: Sequence[Standing], full: str) -> list[Column]:
+    """Scores of captions, where there are any: each with its interval, and against the full."""
+    told = list(caption_columns([line.arm.captions for line in lines], full))
+    columns: list[Column] = []
+    for (head, means), (_, intervals) in zip(told[::2], told[1::2], strict=True):
+        name = f"{columns[-1].head} {head}" if head.startswith("vs ") else head
+        pairs = zip(means, intervals, strict=True)
+        columns.append(Column(name, [f"{m} ({i})" if m != "–" else "–" for m, i in pairs]))
+    return columns
+
+
+def _name(line: Standing) -> str:
+    """The system, told apart where it learns nothing, is a null line or lacks seeds."""
+    name = f"{line.name} {FREE}" if line.trains == NOTHING else line.name
+    seeds = f"{len(line.arm.seeds)} of {len(line.arm.seeds) + len(line.arm.missing)} seeds"
+    notes = ["null line"] * line.null + [seeds] * bool(line.arm.missing)
+    return f"{name} ({', '.join(notes)})" if notes else name
+
+
+def _paired(difference: Difference | None) -> str:
+    if difference is None:
+        return ""
+    return f"{share(difference.estimate.mean, True)} ({interval(difference.estimate, True)})"
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1%}".replace("%", " %")
