@@ -79,7 +79,6 @@ def lay_over(own: Mapping[str, Any], asked: Mapping[str, Any], template: str) ->
         notes.append(CLOSED)
     spec = parse_model(whole, problems, key="model")
     if spec is not None:
-        own_one = spec.connector is not None
         given = spec.connector  # none where nothing goes through it
         connector = "none" if given is None else SLOTS["connector"].of(given).name
         if connector != own["connector"]:
