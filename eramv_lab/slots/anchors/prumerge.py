@@ -127,7 +127,7 @@ class Prumerge(nn.Module):
         if config.plus and config.count is None:
             step_N1 = ((patches // best_N1) // 3).clamp(min=1)
             kept_NP = best_NP | ((raster_P % step_N1 == 0) & (raster_P < patches - 1))
-        elif config.plus:
+        elif config.plus and config.count is not None:
             left, more = patches - (config.count - config.count // 2), config.count // 2
             among_NP = (~best_NP).long().cumsum(1) - 1  # the number of each that is left
             even = (2 * torch.arange(more, device=raster_P.device) + 1) * left // max(1, 2 * more)

@@ -33,7 +33,7 @@ class AddConfig:
         side = window(spec.vision.dims(), spec.dims().visual)
         anchors: Any = spec.anchors
         pooled = anchors is not None and SLOTS["anchors"].of(anchors).name == "pool"
-        if not pooled or not side or anchors.takes_cls:
+        if anchors is None or not pooled or not side or anchors.takes_cls:
             yield "add needs anchors of type pool, without CLS, whose windows are squares"
         elif len(spec.band) != side * side:
             yield (
