@@ -133,8 +133,8 @@ def inject(rows: Rows) -> bool:
         hidden_BSD = torch.where(rows.valid_BS[..., None], hidden_BSD, waiting_BSD)
     index_BSD = rows.rows_BS[..., None].expand(-1, -1, hidden_BSD.shape[2])
     whole.hidden_BSD = whole.hidden_BSD.scatter(1, index_BSD, hidden_BSD)
-    for field in dataclasses.fields(whole):
-        setattr(rows, field.name, getattr(whole, field.name))
+    for part in dataclasses.fields(whole):
+        setattr(rows, part.name, getattr(whole, part.name))
     return True
 
 

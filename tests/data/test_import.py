@@ -103,8 +103,8 @@ def test_every_good_picture_is_kept_and_every_bad_one_is_named(imported):
 def test_turns_keys_and_types(imported):
     one = kept(imported)["plain.jpg"][1]
     assert [tuple(q) for q in one.questions] == [
-        ("plain.jpg-0", "What is left?", "Red.", "coco", False),
-        ("plain.jpg-1", "And right?", "Blue.", "coco", True),
+        ("plain.jpg-0", "What is left?", "Red.", "coco", False, ()),
+        ("plain.jpg-1", "And right?", "Blue.", "coco", True, ()),
     ]
     assert one.key.startswith(("train-0", "test-0", "val-0"))
 
