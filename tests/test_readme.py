@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from glob import glob
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,8 @@ CHAT = {"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "val
 @pytest.mark.parametrize("line", commands())
 def test_a_command_is_understood(line, mine, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
-    python, flag, package, verb, *rest = shlex.split(line)
+    python, flag, package, verb, *words = shlex.split(line)
+    rest = [name for word in words for name in (sorted(glob(word)) if "*" in word else [word])]
     assert (python, flag, package) == ("python", "-m", "eramv_lab")
     if "mine.yaml" in rest:
         rest[rest.index("mine.yaml")] = str(mine)
