@@ -191,13 +191,25 @@ def _turned(node: Node | None, parts: list[str], number: Node) -> Node:
     first, *rest = parts
     if node is not None and isinstance(node.value, list) and first.isdigit():
         children: Any = list(node.value)
+        if int(first) >= len(children):
+            raise _no_place(node, f"the knob turns reducer {first}, there are {len(children)}")
         children[int(first)] = _turned(children[int(first)], rest, number)
     elif node is not None and isinstance(node.value, list):  # of one reducer, as it is written
+        if len(node.value) != 1:
+            raise _no_place(
+                node, f"the knob has to say which of {len(node.value)} reducers it turns"
+            )
         children = [_turned(node.value[0], parts, number)]
     else:
         kept: dict[str, Node] = dict(node.value) if node is not None and node.is_map else {}
         children = {**kept, first: _turned(kept.get(first), rest, number)}
     return Node(children, node.mark if node else number.mark)
+
+
+def _no_place(node: Node, message: str) -> UserError:
+    return UserError(
+        Problem(message=message, key="system.knob.key", file=node.mark.file, line=node.mark.line)
+    )
 
 
 def _placed(problem: Problem, section: Node, above: str) -> Problem:

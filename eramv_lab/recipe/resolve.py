@@ -127,6 +127,9 @@ def resolve_document(
     found = []
     if system is not None:
         found += check_system(system, {name: arm.plain for name, arm in arms.items()})
+    for name, entry in (league.arms if league is not None else {}).items():
+        for problem in check_system(entry.told, {name: arms[name].plain} if name in arms else {}):
+            found.append(replace(problem, message=f"{entry.system}: {problem.message}"))
     types = {t for arm in arms.values() for t in arm.data.source.types()}
     types |= {f"accuracy_{name}" for arm in arms.values() for name in arm.evaluate.also}
     check_expect(expect, document.arms, sorted(types), found)

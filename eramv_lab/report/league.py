@@ -34,7 +34,7 @@ class Standing:
     full: bool = False
     """Whether it is the system that reads every token."""
     to_null: Difference | None = None
-    """Against the first null line at this budget; for a system of one price at the nearest."""
+    """Against the first null line, at the price of its own that is nearest."""
 
 
 @dataclass(kw_only=True)
@@ -49,7 +49,7 @@ class Group:
         """What stands above it."""
         if self.budget is None:
             return "systems with one price"
-        return f"{self.budget:.0%} of the prefill of {full}".replace("%", " %")
+        return f"about {self.budget:.0%} of the prefill of {full}".replace("%", " %")
 
 
 @dataclass(kw_only=True)
@@ -137,8 +137,6 @@ def _against_null(
         if line in controls or line.arm.name not in scores:
             continue
         there = [one for one in controls if one.arm.name in scores and one.share]
-        if line.budget is not None:
-            there = [one for one in there if one.budget == line.budget]
         if line.full or not there or not line.share:
             continue
         share = line.share

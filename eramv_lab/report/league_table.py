@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 from rich.text import Text
 
+from eramv_lab.recipe.match import TOLERANCE
 from eramv_lab.recipe.system import NOTHING
 from eramv_lab.report.captions import caption_columns
 from eramv_lab.report.comparison import Comparison
@@ -25,6 +26,7 @@ from eramv_lab.report.table import (
 )
 
 FREE = "*"
+DEARER = "†"
 """Behind the name of a training-free system."""
 
 
@@ -53,9 +55,14 @@ def _notes(league: Standings) -> list[str]:
     notes = [f"{arm}: not reached: {reason}" for arm, reason in league.unreached.items()]
     if any(line.trains == NOTHING for line in league.lines):
         notes.append(f"{FREE} training-free: applied to the trained {full} of the same seed.")
-    if league.null and any(line.budget is None and line.to_null for line in league.lines):
+    if league.null and any(line.to_null for line in league.lines):
         name = league.name_of(league.null[0])
-        notes.append(f"A system with one price is compared with {name} at the nearest budget.")
+        notes.append(f"Each system is compared with {name} at that one's price nearest to its own.")
+    if any(_dearer(line) for line in league.lines):
+        notes.append(
+            f"{DEARER} the knob's steps are coarse: dearer than the budget by more than 5 %."
+        )
+    notes.append("An interval holds 95 % by itself; none is corrected for the number of systems.")
     return notes
 
 
@@ -96,7 +103,7 @@ def _columns(comparison: Comparison, league: Standings) -> list[Column]:
     columns += _captions(lines, league.name_of(league.full))
     return [
         *columns,
-        column("prefill", lambda line: _share(line.share)),
+        column("prefill", _share),
         column("tokens", lambda line: tokens(line.arm.cost)),
         scaled("train_pflops", "train"),
         scaled("kv_mib", "KV"),
@@ -129,5 +136,12 @@ def _paired(difference: Difference | None) -> str:
     return f"{share(difference.estimate.mean, True)} ({interval(difference.estimate, True)})"
 
 
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1%}".replace("%", " %")
+def _share(line: Standing) -> str:
+    if line.share is None:
+        return "–"
+    return f"{line.share:.1%}".replace("%", " %") + f" {DEARER}" * _dearer(line)
+
+
+def _dearer(line: Standing) -> bool:
+    """Whether it costs more than its budget by more than passes for equal."""
+    return bool(line.budget and line.share and line.share > line.budget * (1 + TOLERANCE))

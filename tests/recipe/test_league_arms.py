@@ -234,3 +234,26 @@ def test_what_a_match_cannot_ask(write, asked, key, text):
     )
     (problem,) = problems_of(path)
     assert problem.key == f"model.anchors.count.{key}" and text in problem.message
+
+
+@pytest.mark.parametrize(
+    ("knob", "reducer", "text"),
+    [
+        ("model.reducer.3.keep", "[{type: fastv, layer: 1, keep: 16}]", "turns reducer 3"),
+        ("model.reducer.keep", "[{type: fastv, layer: 1}, {type: shortv}]", "which of 2 reducers"),
+    ],
+)
+def test_a_knob_without_its_reducer_is_told_and_none_is_lost(league, knob, reducer, text):
+    told = TOLD % ("Drops", "nothing", f"{{key: {knob}}}")
+    model = f"model: {{anchors: all, band: none, reducer: {reducer}}}"
+    drops = f"extends: ../small.yaml\nsystem: {told}\n{model}\ntrain: {{steps: 0}}\n"
+    (problem,) = problems_of(league(drops=drops))
+    assert text in problem.message and problem.file and problem.file.endswith("drops.yaml")
+    assert problem.key == "system.knob.key"
+
+
+def test_a_system_that_trains_nothing_may_not_train_in_a_league(league):
+    told = TOLD % ("Drops", "nothing", "none")
+    drops = f"extends: ../small.yaml\nsystem: {told}\nmodel: {{anchors: all, band: none}}\n"
+    found = problems_of(league(drops=drops))
+    assert any("drops: nothing, but arm drops has train.steps" in p.message for p in found)
