@@ -68,8 +68,9 @@ def load_base(model: nn.Module, folder: Path) -> None:
     """Fill tower, connector and language model; what the arm adds keeps its own start.
 
     So does a connector that is none of a base (`begin_anew`); a fine connector that could be one
-    begins as the base's. Bands that begin as a copy of the language model are made anew. Raises
-    LabError naming every tensor that is missing, left over or of another shape.
+    begins as the base's. What a band begins with as a copy of the language model or the connector
+    is made anew. Raises LabError naming every tensor that is missing, left over or of another
+    shape.
     """
     wrong: list[str] = []
     found: dict[str, Tensor] = {}
@@ -97,9 +98,9 @@ def load_base(model: nn.Module, folder: Path) -> None:
 def load_arm(model: nn.Module, folder: Path) -> None:
     """Fill the model with the weights of another arm or model, the parts that this arm has.
 
-    A bridge, band or fine connector that the other one lacks keeps its own start; bands that begin
-    as a copy of the language model are made anew. Raises LabError naming every other tensor that
-    is missing or of another shape, and where the file cannot be read.
+    A bridge, band or fine connector that the other one lacks keeps its own start; what begins as a
+    copy of the language model or the connector is made anew. Raises LabError naming every other
+    tensor that is missing or of another shape, and where the file cannot be read.
     """
     found = _weights(folder)
     wanted = _own_tensors(model)
@@ -164,6 +165,6 @@ def _copy(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
 
 
 def _reset_band(model: nn.Module) -> None:
-    reset: Any = getattr(model, "reset_band_from_language", None)
+    reset: Any = getattr(model, "reset_band", None)
     if reset is not None:
         reset()
