@@ -36,10 +36,10 @@ def by_loops(rows: Tensor, count: int) -> tuple[list[int], list[int]]:
     """Centres, and the cluster of each row."""
     n, width = rows.shape
     apart = [[float((a - b).square().sum()) / width for b in rows] for a in rows]
-    density = [math.exp(-sum(sorted(line)[:5]) / min(5, n)) for line in apart]
+    density = [math.exp(-sum(sorted(line)[:count]) / count) for line in apart]
     worth: list[float] = []
     for i in range(n):
-        denser = [apart[i][j] for j in range(n) if density[j] > density[i]]
+        denser = [apart[i][j] for j in range(n) if (-density[j], j) < (-density[i], i)]
         lead = min(denser) if denser else max(max(line) for line in apart)
         worth.append(math.sqrt(lead) * density[i])
     centres = sorted(range(n), key=lambda i: -worth[i])[:count]
