@@ -1,6 +1,7 @@
 """SparseVLM's raters and clusters against plain loops, and its recipe against a plain reading."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -68,7 +69,7 @@ def test_twins_are_clusters_of_their_own():
     assert torch.equal(found.merged_BCD, torch.ones(1, 3, 3))
 
 
-TWELVE = {"vision.patch": 4}
+TWELVE: dict[str, Any] = {"vision.patch": 4}
 """Patches of a side, 144 in all."""
 KEPT = {1: (75, 21, 3), 2: (50, 9, 1), 4: (28, 7, 1)}
 """After layers 2, 6 and 15 of 32: rows that stay of 300, 200 and 110 of 576, the best of the others
@@ -79,7 +80,7 @@ that are merged (30 % and one), and clusters of them (a tenth and one)."""
 @torch.no_grad()
 def test_the_recipe_is_its_plain_reading(positions: str):
     """Over transformers' layers; shared positions go on being shared, others are closed up."""
-    model = model_of_recipe("sparsevlm", **TWELVE, **{"prompt.positions": positions})
+    model = model_of_recipe("sparsevlm", **(TWELVE | {"prompt.positions": positions}))
     one = sample(model, 7)
     batch = inputs(model, [one])
     plain, ids_S = plain_of(model), batch["input_ids"][0]
