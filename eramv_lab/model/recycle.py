@@ -7,8 +7,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-NEIGHBOURS = 5
-
 
 @torch.no_grad()
 def raters(
@@ -42,9 +40,10 @@ class Clusters(NamedTuple):
 def cluster(rows_BRD: Tensor, real_BR: Tensor, count_B: Tensor, most: int, merge: str) -> Clusters:
     """Rows merged by density peaks: `count_B` clusters of each sample, at most `most`.
 
-    A row's density falls with the mean squared distance to its nearest five, its lead is the
-    distance to the nearest denser row; density times lead makes centres, and every row goes to
-    the nearest centre. Merged is the mean, or the sum. The choice has no gradient.
+    A row's density falls with the mean squared distance to its nearest, as many as there will be
+    clusters and itself among them; its lead is the distance to the nearest denser row. Density
+    times lead makes centres, and every row goes to the nearest centre. Merged is the mean, or the
+    sum. The choice has no gradient.
     """
     centre_BC, of_BR = _choose(rows_BRD.detach().float(), real_BR, count_B, most)
     index_BRD = of_BR[..., None].expand(-1, -1, rows_BRD.shape[2])
@@ -64,11 +63,15 @@ def _choose(rows_BRD: Tensor, real_BR: Tensor, count_B: Tensor, most: int) -> tu
     square_BR = rows_BRD.square().sum(dim=2)
     near_BRR = square_BR[:, :, None] + square_BR[:, None] - 2 * rows_BRD @ rows_BRD.transpose(1, 2)
     near_BRR = near_BRR.clamp(min=0) / rows_BRD.shape[2]  # squared, by channel
+    near_BRR = (near_BRR + near_BRR.transpose(1, 2)) / 2  # rounding decides no tie
+    near_BRR.diagonal(dim1=1, dim2=2).zero_()
     both_BRR = real_BR[:, :, None] & real_BR[:, None]
     far_BRR = near_BRR.masked_fill(~both_BRR, torch.inf)
     rows = rows_BRD.shape[1]
-    nearest_BRk = far_BRR.topk(min(NEIGHBOURS, rows), dim=2, largest=False).values
-    found_BRk = nearest_BRk.isfinite()
+    nearest_BRk = far_BRR.topk(min(most, rows), dim=2, largest=False).values
+    number_C = torch.arange(most, device=rows_BRD.device)
+    counts_BC = number_C < count_B[:, None]
+    found_BRk = nearest_BRk.isfinite() & counts_BC[:, None, : nearest_BRk.shape[2]]
     spread_BR = nearest_BRk.masked_fill(~found_BRk, 0).sum(dim=2) / found_BRk.sum(dim=2).clamp(
         min=1
     )
@@ -81,8 +84,6 @@ def _choose(rows_BRD: Tensor, real_BR: Tensor, count_B: Tensor, most: int) -> tu
     lead_BR = torch.minimum(lead_BR, widest_B11[..., 0]).sqrt()
     worth_BR = (lead_BR * density_BR).masked_fill(~real_BR, -torch.inf)
     centre_BC = worth_BR.argsort(dim=1, descending=True, stable=True)[:, :most]
-    number_C = torch.arange(most, device=rows_BRD.device)
-    counts_BC = number_C < count_B[:, None]
     index_BRC = centre_BC[:, None].expand(-1, rows, -1)
     reach_BRC = far_BRR.gather(2, index_BRC).masked_fill(~counts_BC[:, None], torch.inf)
     of_BR = reach_BRC.argmin(dim=2)

@@ -63,12 +63,22 @@ def test_rows_of_sparsevlm():
     spec = spec_7b({"type": "sparsevlm"})
     by_layer = visual_rows(spec)
     kept = [by_layer[0], by_layer[3], by_layer[7], by_layer[16]]
-    merged = [(round(0.3 * n) // 10 + 1) for n in (276, 300 + 9 - 200, 200 + 4 - 110)]
+    merged = [(int(0.3 * n) + 1) // 10 + 1 for n in (276, 300 + 9 - 200, 200 + 4 - 110)]
     assert kept == [576, 300 + merged[0], 200 + merged[1], 110 + merged[2]]
     for tokens in (64, 128, 192):
         rows = visual_rows(spec_7b({"type": "sparsevlm", "tokens": tokens}))
         assert tokens - 2 < sum(rows) / LAYERS <= tokens
     assert set(visual_rows(spec_7b({"type": "sparsevlm", "tokens": 576}))) == {576}
+
+
+@pytest.mark.parametrize(
+    ("tokens", "keep"),
+    [(192, [300, 200, 110]), (128, [303, 110, 36]), (96, [238, 48, 26]), (64, [66, 30, 17])],
+)
+def test_sparsevlms_own_count_is_of_the_rows_that_a_layer_hands_on(tokens: int, keep: list[int]):
+    """Rows leave after layers 2, 6 and 15; theirs counts these layers without them."""
+    _, *handed_on = visual_rows(spec_7b({"type": "sparsevlm", "keep": keep}))
+    assert (sum(handed_on) + handed_on[-1]) // LAYERS == tokens
 
 
 def test_frozen_layers_hold_all_rows():

@@ -10,34 +10,28 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModel
 
-from laws.settings import LANGUAGES, TINY, section_of, with_keys
+from laws.probes import spec_of
+from laws.recipes import model_of_recipe, places, plain_of, section_of_recipe, through
+from laws.settings import with_keys
 from laws.test_equal_systems import same
-from laws.whole import GRID, IMAGE, inputs, model_of, sample
+from laws.whole import GRID, IMAGE, Sample, inputs, model_of, sample
 
-JOINT = {"anchors": "none", "band.softmax": "joint", "band.visible": "before", **GRID}
 Visual = Callable[[int], Tensor]
 
 
-def plain_of(model: Any) -> Any:
-    """transformers' own language model, on the same weights."""
-    config = AutoConfig.for_model(**model.spec.language.hf(), attn_implementation="eager")
-    plain: Any = AutoModel.from_config(config).eval()
-    plain.load_state_dict(model.language_model.state_dict(), strict=False)  # all but the band
-    return plain
-
-
-def slow(model: Any, ids: Tensor, visual: Visual) -> Tensor:
+def slow(model: Any, ids: Tensor, visual: Visual, step: int) -> Tensor:
     """Logits of the text rows [1,T] where layer i of the band sees `visual(i)`, [1,P,D].
 
-    The marker of the image is a row of text; its patches stand behind it, from its position on.
+    The marker of the image is a row of text; its patches stand behind it, from its position on,
+    each `step` further.
     """
     plain = plain_of(model)
     patches, at = model.dims.fine, int((ids[0] == IMAGE).nonzero()[0, 0])
-    before, after = torch.arange(at + 1), torch.arange(at + patches, ids.shape[1] + patches - 1)
-    text_T = torch.cat([before, after])
-    place_S = torch.cat([before, torch.arange(at, at + patches), after])
+    text_T = torch.arange(ids.shape[1])
+    text_T[at + 1 :] += step * (patches - 1)
+    patch_P = at + step * torch.arange(patches)
+    place_S = torch.cat([text_T[: at + 1], patch_P, text_T[at + 1 :]])
     is_visual_S = torch.zeros(len(place_S), dtype=torch.bool)
     is_visual_S[at + 1 : at + 1 + patches] = True
     order_S = torch.arange(len(place_S))
@@ -64,54 +58,61 @@ def slow(model: Any, ids: Tensor, visual: Visual) -> Tensor:
 
 
 @torch.no_grad()
-def equals_its_slow_reading(
-    model: Any, visual_of: Callable[[Any, Any], Visual], before: int = 3
-) -> None:
+def equals_its_slow_reading(model: Any, visual_of: Callable[[Any, Any], Visual], step: int) -> None:
     for words in (4, 9):
         one = sample(model, words)
-        if before:  # words of a system stand before the image, and do not see it
-            one = type(one)((*one.ids[:1], *range(20, 20 + before), *one.ids[1:]),
-                            one.prompt + before, one.pictures)  # fmt: skip
-        batch = inputs(model, [one])
+        # words of a system stand before the image, and do not see it
+        ids = (*one.ids[:1], 20, 21, 22, *one.ids[1:])
+        batch = inputs(model, [Sample(ids, one.prompt + 3, one.pictures)])
         seen = model.see(batch["pixel_values"], None)
-        same(model(**batch).logits, slow(model, batch["input_ids"], visual_of(model, seen)))
+        expected = slow(model, batch["input_ids"], visual_of(model, seen), step)
+        same(model(**batch).logits, expected)
 
 
 FAMILIES = ("llama", "llama_biased", "qwen3")
+STEPS = pytest.mark.parametrize("step", [0, 1], ids=["one", "grid"])
+"""Between two patches: they share a position in the recipes, and have their own in the papers."""
 
 
-def language(family: str) -> dict[str, Any]:
-    return {"type": "hf", "config": LANGUAGES[family]}
+def model_at(step: int, name: str, family: str = "llama") -> Any:
+    """The model of a recipe, or of the recipe with the papers' positions."""
+    return model_of(with_keys(section_of_recipe(name, family), **(GRID if step else {})))
 
 
+@STEPS
 @pytest.mark.parametrize("family", FAMILIES)
-def test_vica_reads_in_some_layers_what_is_never_updated(family: str):
-    band = {"layers": [0, 2], "softmax": "joint", "visible": "before", "positions": "grid"}
-    section = with_keys(TINY, **JOINT, bridge="none", language=language(family), band=band)
+def test_vica_reads_in_some_layers_what_is_never_updated(family: str, step: int):
+    model = model_at(step, "vica", family)
+    assert model.spec.band == (0, 1, 2, 3, 4)
 
     def visual_of(model: Any, seen: Any) -> Visual:
         states_BPD = model.connector(seen.states_NPV)
         return lambda i: states_BPD
 
-    equals_its_slow_reading(model_of(section), visual_of)
+    equals_its_slow_reading(model, visual_of, step)
 
 
+def test_vicas_layers_are_the_published_ones_at_their_depth():
+    spec = spec_of(section_of_recipe("vica", layers=32))
+    assert spec.band == (0, 1, 7, 8, 9, 10, 11, 14)
+
+
+@STEPS
 @pytest.mark.parametrize("family", FAMILIES)
-def test_saisa_overwrites_the_visual_rows_in_every_layer(family: str):
-    band = {"every": 1, "softmax": "joint", "visible": "before", "positions": "grid"}
-    section = with_keys(TINY, **JOINT, bridge="projector", language=language(family), band=band)
+def test_saisa_overwrites_the_visual_rows_in_every_layer(family: str, step: int):
+    model = model_at(step, "saisa", family)
 
     def visual_of(model: Any, seen: Any) -> Visual:
         layers = model.language_model.layers
         return lambda i: layers[i].band.bridge(seen.states_NPV, layer=layers[i])
 
-    equals_its_slow_reading(model_of(section), visual_of)
+    equals_its_slow_reading(model, visual_of, step)
+    assert model.spec.band == tuple(range(8))
 
 
-def test_ee_mllms_visual_rows_pass_the_feed_forwards_alone():
-    band = {"every": 1, "softmax": "joint", "visible": "before", "positions": "grid"}
-    bridge = {"type": "ffn", "carry": True}
-    section = with_keys(TINY, **JOINT, bridge=bridge, language=language("llama"), band=band)
+@STEPS
+def test_ee_mllms_visual_rows_pass_the_feed_forwards_alone(step: int):
+    model = model_at(step, "ee_mllm")
 
     def visual_of(model: Any, seen: Any) -> Visual:
         stream = [model.connector(seen.states_NPV)]
@@ -120,34 +121,34 @@ def test_ee_mllms_visual_rows_pass_the_feed_forwards_alone():
             stream.append(last + layer.mlp(layer.post_attention_layernorm(last)))
         return lambda i: stream[i + 1]
 
-    equals_its_slow_reading(model_of(section), visual_of)
+    equals_its_slow_reading(model, visual_of, step)
+    assert model.spec.band == tuple(range(8))
 
 
 @torch.no_grad()
 def test_deepstack_adds_every_patch_of_a_window_to_its_row():
-    """Over transformers' own layers: slice k of the grid, taken apart by steps of two, before k."""
-    model = model_of(with_keys(section_of(("fusion", "add")), language=language("llama")))
-    batch = inputs(model, [one := sample(model, 6)])
-    seen = model.see(batch["pixel_values"], None)
-    fine_rcD = model.connector(seen.states_NPV)[0].unflatten(0, (4, 4))
-    pooled = seen.states_NPV[0].reshape(2, 2, 2, 2, -1).mean(dim=(1, 3)).flatten(0, 1)
-    plain = plain_of(model)
-    place_S = torch.arange(len(one.ids))[None]
-    hidden_BSD = plain.embed_tokens(batch["input_ids"])
-    hidden_BSD[batch["input_ids"] == IMAGE] = model.connector(pooled)
-    for k, layer in enumerate(plain.layers):
-        added = fine_rcD[k // 2 :: 2, k % 2 :: 2].flatten(0, 1)
-        hidden_BSD[batch["input_ids"] == IMAGE] += added
-        mask = torch.full((1, 1, len(one.ids), len(one.ids)), torch.finfo().min).triu(1)
-        rope = plain.rotary_emb(hidden_BSD, place_S)
-        hidden_BSD = layer(hidden_BSD, attention_mask=mask, position_embeddings=rope)
-    same(model(**batch).logits, model.lm_head(plain.norm(hidden_BSD)))
+    """Slice k of the grid, taken apart by steps of two, before layer 1 + k."""
+    model = model_of_recipe("deepstack")
+    batch = inputs(model, [sample(model, 6)])
+    seen, ids_S = model.see(batch["pixel_values"], None), batch["input_ids"][0]
+    fine_rcD = model.connector(seen.states_NPV)[0].unflatten(0, (6, 6))
+    windows = seen.states_NPV[0].reshape(3, 2, 3, 2, -1).mean(dim=(1, 3)).flatten(0, 1)
+    rows_SD = model.language_model.embed_tokens(ids_S)
+    rows_SD[ids_S == IMAGE] = model.connector(windows)
+
+    def add(i: int, rows_SD: Tensor) -> Tensor:
+        if not 1 <= i < 5:
+            return rows_SD
+        (row, column), added_SD = divmod(i - 1, 2), torch.zeros_like(rows_SD)
+        added_SD[ids_S == IMAGE] = fine_rcD[row::2, column::2].flatten(0, 1)
+        return rows_SD + added_SD
+
+    same(model(**batch).logits[0], through(model, rows_SD, places(ids_S, 9), add))
 
 
 def test_words_before_the_image_do_not_see_it():
     """What `visible: before` says, seen from outside: another image changes none of their rows."""
-    band = {"every": 1, "softmax": "joint", "visible": "before", "positions": "grid"}
-    model = model_of(with_keys(TINY, **JOINT, bridge="none", band=band))
+    model = model_of_recipe("vica")
     one = sample(model, 6)
     ids = torch.tensor([[*one.ids[:1], 21, 22, *one.ids[1:]]])
     pixels = torch.randn(2, 1, 3, *[model.dims.vision.image] * 2)

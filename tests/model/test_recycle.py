@@ -1,14 +1,14 @@
-"""SparseVLM's raters and clusters against plain loops, and the whole against a plain reading."""
+"""SparseVLM's raters and clusters against plain loops, and its recipe against a plain reading."""
 
 import math
 from typing import Any
 
 import pytest
 import torch
-from laws.whole import IMAGE, SYSTEMS, inputs, model_of, sample
+from laws.recipes import model_of_recipe, places, plain_of
+from laws.whole import IMAGE, inputs, sample
 from torch import Tensor
 
-from eramv_lab.model.rank import ranking
 from eramv_lab.model.recycle import cluster, raters
 
 
@@ -36,10 +36,10 @@ def by_loops(rows: Tensor, count: int) -> tuple[list[int], list[int]]:
     """Centres, and the cluster of each row."""
     n, width = rows.shape
     apart = [[float((a - b).square().sum()) / width for b in rows] for a in rows]
-    density = [math.exp(-sum(sorted(line)[:5]) / min(5, n)) for line in apart]
+    density = [math.exp(-sum(sorted(line)[:count]) / count) for line in apart]
     worth: list[float] = []
     for i in range(n):
-        denser = [apart[i][j] for j in range(n) if density[j] > density[i]]
+        denser = [apart[i][j] for j in range(n) if (-density[j], j) < (-density[i], i)]
         lead = min(denser) if denser else max(max(line) for line in apart)
         worth.append(math.sqrt(lead) * density[i])
     centres = sorted(range(n), key=lambda i: -worth[i])[:count]
@@ -69,53 +69,54 @@ def test_twins_are_clusters_of_their_own():
     assert torch.equal(found.merged_BCD, torch.ones(1, 3, 3))
 
 
+TWELVE: dict[str, Any] = {"vision.patch": 4}
+"""Patches of a side, 144 in all."""
+KEPT = {1: (75, 21, 3), 2: (50, 9, 1), 4: (28, 7, 1)}
+"""After layers 2, 6 and 15 of 32: rows that stay of 300, 200 and 110 of 576, the best of the others
+that are merged (30 % and one), and clusters of them (a tenth and one)."""
+
+
+@pytest.mark.parametrize("positions", ["one", "packed"])
 @torch.no_grad()
-def test_the_whole_is_what_the_pieces_say(monkeypatch: pytest.MonkeyPatch):
-    """Rows after each removal: the best by the raters' attention, then the merged ones' centres."""
-    from eramv_lab.model import decoder
-
-    model = model_of(SYSTEMS["sparsevlm_plain"])  # keep 7 before layer 1, 3 before layer 2
-    model.set_attn_implementation("eager")
+def test_the_recipe_is_its_plain_reading(positions: str):
+    """Over transformers' layers; shared positions go on being shared, others are closed up."""
+    model = model_of_recipe("sparsevlm", **(TWELVE | {"prompt.positions": positions}))
     one = sample(model, 7)
-    words = len(one.ids) - one.ids.count(IMAGE)
-    maps: list[Tensor] = []
-    seen: list[list[int]] = []
-    original = decoder.drop
-
-    def keep_map(layer: Any, args: Any, kwargs: Any) -> None:
-        """Attention of the words in a layer, the mean over heads."""
-        rows = args[0].shape[1]
-        mask = torch.full((rows, rows), -torch.inf).triu(1)[None, None]
-        weights = layer.self_attn(
-            hidden_states=layer.input_layernorm(args[0]),
-            attention_mask=mask,
-            position_embeddings=kwargs["position_embeddings"],
-        )[1][0].mean(0)
-        maps.append(torch.cat([weights[:1], weights[1 - words :]]))  # BOS, image, the rest
-
-    def watched(rows: Any, event: Any, scores: Any) -> bool:
-        weight_BL = ranking(rows, "raters").weight_BR
-        assert weight_BL is not None
-        expected = (maps[-1] * weight_BL[0][:, None]).sum(0)
-        torch.testing.assert_close(scores[0], expected, atol=1e-5, rtol=1e-4)
-        before, visual = rows.hidden_BSD[0].clone(), rows.visual_BS[0].clone()
-        index = rows.rows_BS[0].clone()
-        original(rows, event, scores)
-        order = scores[0].masked_fill(~visual, -1).argsort(descending=True)
-        stay, merged = order[: event.keep], order[event.keep : event.keep + event.recycled]
-        centres, of = by_loops(before[merged], event.made)
-        left = sorted([*stay.tolist(), *(int(merged[c]) for c in centres)])
-        assert rows.rows_BS[0][rows.visual_BS[0]].tolist() == index[left].tolist()
-        for number, centre in enumerate(centres):
-            members = before[merged[[i for i, c in enumerate(of) if c == number]]]
-            at = rows.rows_BS[0].tolist().index(int(index[merged[centre]]))
-            torch.testing.assert_close(rows.hidden_BSD[0, at], members.mean(0))
-        assert rows.positions_BS[0].tolist() == list(range(rows.rows_BS.shape[1]))
-        seen.append(left)
-        return True
-
-    for layer in model.language_model.layers:
-        layer.register_forward_pre_hook(keep_map, with_kwargs=True)
-    monkeypatch.setattr(decoder, "drop", watched)
-    model(**inputs(model, [one]))
-    assert len(seen) == 2
+    batch = inputs(model, [one])
+    plain, ids_S = plain_of(model), batch["input_ids"][0]
+    visual_S = ids_S == IMAGE
+    states_PD = model.connector(model.see(batch["pixel_values"], None).states_NPV)[0]
+    rows_SD = plain.embed_tokens(ids_S).masked_scatter(visual_S[:, None], states_PD)
+    words = range(1 + 144, one.prompt)  # of the question, behind the image
+    near_W = (rows_SD[visual_S] @ rows_SD[words].T).softmax(1).mean(0)
+    rating_W = near_W > near_W.mean()
+    assert 0 < rating_W.sum() < len(words)
+    here_L = torch.arange(len(ids_S))
+    for i, layer in enumerate(plain.layers):
+        count, seen_L = len(here_L), visual_S[here_L]
+        place_L = places(ids_S[here_L], int(seen_L.sum())) if positions == "one" else None
+        place_L = torch.arange(count) if place_L is None else place_L
+        more = {
+            "attention_mask": torch.full((1, 1, count, count), torch.finfo().min).triu(1),
+            "position_embeddings": plain.rotary_emb(rows_SD[None], place_L[None]),
+        }
+        maps = layer.self_attn(layer.input_layernorm(rows_SD[None]), **more)[1][0].mean(0)
+        rows_SD = layer(rows_SD[None], **more)[0]
+        if i not in KEPT:
+            continue
+        keep, merged, made = KEPT[i]
+        shift = count - len(ids_S)
+        asked_L = maps[words.start + shift : words.stop + shift][rating_W].mean(0)
+        best = asked_L.masked_fill(~seen_L, -1).argsort(descending=True).tolist()
+        lost = best[keep : keep + merged]
+        centres, of = by_loops(rows_SD[lost], made)
+        means = [
+            rows_SD[[lost[j] for j in range(merged) if of[j] == c]].mean(0) for c in range(made)
+        ]
+        for centre, mean in zip(centres, means, strict=True):
+            rows_SD[lost[centre]] = mean
+        stay_L = ~seen_L
+        stay_L[[*best[:keep], *(lost[centre] for centre in centres)]] = True
+        rows_SD, here_L = rows_SD[stay_L], here_L[stay_L]
+    expected = model.lm_head(plain.norm(rows_SD))
+    torch.testing.assert_close(model(**batch).logits[0, here_L], expected, atol=1e-5, rtol=1e-5)

@@ -26,8 +26,8 @@ class SparsevlmConfig:
     """SparseVLM: visual rows leave by the question's raters, some come back merged (2410.04417).
 
     Raters are the prompt's rows behind the image that are at least as similar to its rows as the
-    mean of them is, before the first layer. Of the rows that leave, the best are clustered
-    (density peaks, 5 neighbours), and a cluster stays as one row, in the place of its centre.
+    mean of them is, before the first layer. Of the rows that leave, the best are clustered (density
+    peaks, as many neighbours as clusters), and a cluster stays as one row, where its centre stood.
     """
 
     layers: tuple[int, ...] | None = None
@@ -58,7 +58,8 @@ class SparsevlmConfig:
         events: list[Event] = []
         for start, keep in zip(self.starts(layers), kept, strict=False):
             before = events[-1].left(events[-1].keep + events[-1].recycled) if events else visual
-            recycled = round(self.tau * max(before - keep, 0))
+            gone = max(before - keep, 0)
+            recycled = min(int(self.tau * gone) + 1, gone) if self.tau else 0
             made = min(recycled, int(self.theta * recycled) + 1)
             events.append(
                 Event(
