@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -62,8 +63,9 @@ def cost(
     as_json: AsJson = False,
 ) -> None:
     """Price every arm of recipes by the closed form, without weights or data."""
-    files = list(dict.fromkeys(w for w in words if "=" not in w or Path(w).is_file()))
-    overrides = [word for word in words if word not in files]
+    named = [word for word in words if "=" not in word or Path(word).is_file()]
+    overrides = [word for word in words if word not in named]
+    files = list({os.path.abspath(word): word for word in named}.values())  # each once
     if not files:
         raise UserError("no recipe to price: name a YAML file")
     from eramv_lab.cost.conventions import NAMED
@@ -132,6 +134,11 @@ def load_all(
     problems: list[Problem] = []
     unsolved: list[str] = []
     for file in files:
+        if Path(file).is_dir():
+            recipes_of_it = f"{file.rstrip('/')}/*.yaml"
+            message = "this is a folder, not a recipe"
+            problems.append(Problem(message=message, file=file, nearest=recipes_of_it))
+            continue
         try:
             recipe = load_recipe(file, overrides, shape=shape)
             for name in arms:

@@ -167,6 +167,39 @@ def test_cost_at_a_shape(here, lab):
     assert "## two.yaml" in lab("cost", "two.yaml", "--shape", "two.yaml", "--markdown")[1]
 
 
+def test_cost_of_one_file_twice_is_one_row(here, lab):
+    _, out, _ = lab("cost", "small.yaml", f"{here}/small.yaml", "--json")
+    assert "share_of_full" in json.loads(out)
+
+
+def test_cost_of_what_is_no_recipe_names_what_was_asked_for(here, lab):
+    Path("base.yaml").write_text("kind: base\n")
+    Path("deeper.yaml").write_text("extends: base.yaml\nlanguage.layers: 8\n")
+    code, _, err = lab("cost", "deeper.yaml")
+    assert code == 2 and err.startswith("error: deeper.yaml: kind: this is the recipe of a base")
+    assert "(base.yaml:1)" in err
+    code, _, err = lab("cost", f"{here}/")
+    assert code == 2 and f"{here}/: this is a folder" in err
+    assert f"did you mean: {here}/*.yaml" in err
+
+
+def test_a_system_out_of_reach_is_listed_and_marked(here, lab):
+    folder = Path("experiments/systems")
+    folder.mkdir(parents=True)
+    told = (
+        "extends: ../../small.yaml\nsystem: {name: N, source: s, acts: a, trains: t, knob: none}\n"
+    )
+    (folder / "llava.yaml").write_text(told + "model: {anchors: all, band: none}\n")
+    count = "{match_flops_of: full, share: 0.01}"
+    arms = f"arms: {{full: {{}}, b: {{model: {{band: none, anchors.count: {count}}}}}}}\n"
+    (folder / "dear.yaml").write_text(told + arms)
+    code, out, _ = lab("list", "systems")
+    assert code == 0 and "100.0%" in out
+    assert "dear: not reached: experiments/systems/dear.yaml:3: model.anchors.count" in out
+    found = json.loads(lab("list", "systems", "--json")[1])
+    assert "not_reached" in found["dear"] and found["llava"]["prefill_share"] == 1
+
+
 def test_cost_reports_what_is_wrong_in_all_files(here, lab):
     Path("worse.yaml").write_text(
         "extends: small.yaml\nmodel: {anchors: nope, bridge: {typ: mlp}}\n"

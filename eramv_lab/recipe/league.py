@@ -21,7 +21,7 @@ class LeagueConfig:
     """The system that reads every token: what budgets are shares of, what training-free systems
     are applied to, and what all are compared with."""
     budgets: tuple[float, ...]
-    """Shares of the full system's whole prefill."""
+    """Shares of the full system's whole prefill, in whole percents: arms are named by them."""
     null: tuple[str, ...] = ()
     """Systems that are null lines; the first one is what all are compared with at a budget."""
 

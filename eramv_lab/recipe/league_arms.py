@@ -9,6 +9,8 @@ both extend are the bed they stand on. Training-free systems start from the weig
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +27,13 @@ from eramv_lab.recipe.system import System, parse_system
 
 FOLDER = "systems"
 """Where the systems of a league lie, beside its file."""
-NOT_OF_AN_ARM = ("extends", "question", "system", "plugins", "seed", "seeds", "expect", "league")
+NOT_OF_AN_ARM = ("extends", "question", "system", "plugins", "seed", "seeds", "expect")
 """Keys of a system's file that are not differences of its model."""
+NOT_OF_A_SYSTEM = {
+    "arms": "a system of a league is one model, without arms",
+    "league": "a system of a league has no league of its own, and does not extend one",
+}
+"""Keys that no file of a system has, beside the bed's, and why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,14 +75,16 @@ def expanded(
         ("null", config.null, known | files),  # of some systems alone, not all may be wanted
     ):
         found += [
-            choice(f"there is no system {name!r} in this league", name, there, f"league.{key}")
-            for name in names
-            if name not in there
+            _absent(name, there, known, f"league.{key}") for name in names if name not in there
         ]
+    found += _taken_twice(written, config.budgets)
     full = written.get(config.full)
     if full and (full.system.knob or full.system.training_free):
         message = f"{config.full} has a knob or trains nothing: it is not the full model"
         found.append(Problem(message=message, key="league.full"))
+    elif config.full in config.null:
+        message = f"{config.full!r} is the full system, not a null line"
+        found.append(Problem(message=message, key="league.null"))
     if found:
         problems += [_placed(p, section, "league") for p in found]
         return None
@@ -87,22 +96,52 @@ def expanded(
 
 
 def _unsound(config: LeagueConfig) -> list[Problem]:
-    """Problems: budgets that are no shares, systems named by no list."""
+    """Problems: budgets that are no shares, systems named by no list, null lines that are none."""
     problems = [
         Problem(
-            message=f"expected a share above 0 and below 1, found {one!r}", key="league.budgets"
+            message=f"expected a share above 0 and below 1, in whole percents, found {one!r}",
+            key="league.budgets",
         )
         for one in config.budgets
-        if not 0 < one < 1
+        if not 0 < one < 1 or abs(100 * one - round(100 * one)) > 1e-9
     ]
     names = [_label(one) for one in config.budgets]
     if not names or len(set(names)) < len(names):
         message = f"expected shares, each another percentage, found {list(config.budgets)!r}"
         problems.append(Problem(message=message, key="league.budgets"))
-    if isinstance(config.systems, str) and config.systems != ALL:
+    problems += [
+        Problem(message=f"{name!r} is there twice", key="league.null")
+        for name, times in Counter(config.null).items()
+        if times > 1
+    ]
+    if not config.systems or (isinstance(config.systems, str) and config.systems != ALL):
         message = f"expected all or a list of recipes, found {config.systems!r}"
         problems.append(Problem(message=message, key="league.systems", allowed=(ALL, "[...]")))
     return problems
+
+
+def _absent(name: str, there: Iterable[str], known: Collection[str], key: str) -> Problem:
+    """The problem of a name that is none of the systems that are `there`."""
+    if name in known:
+        return Problem(message=f"{name!r} is not among league.systems", key=key)
+    return choice(f"there is no system {name!r} in this league", name, there, key)
+
+
+def _taken_twice(systems: Mapping[str, Written], budgets: Iterable[float]) -> Iterator[Problem]:
+    """Problems: arms of the same name, of one system at a budget and of another called so."""
+    owner: dict[str, str] = {}
+    for name, written in systems.items():
+        for budget in budgets if written.system.knob else (None,):
+            arm = _arm_name(name, budget)
+            if owner.setdefault(arm, name) != name:
+                message = (
+                    f"systems {owner[arm]!r} and {name!r} both have an arm {arm!r}: rename one"
+                )
+                yield Problem(message=message, key="league.systems")
+
+
+def _arm_name(system: str, budget: float | None) -> str:
+    return system if budget is None else f"{system}_{_label(budget)}"
 
 
 def _label(budget: float) -> str:
@@ -149,11 +188,13 @@ def _written(path: Path, bed: list[Node]) -> Written:
     changes = Node({}, own.mark)
     plugins: list[Node] = []
     for node in chain[len(bed) :]:
-        if "arms" in node.value:
-            at = find(node, "arms")
-            message = "a system of a league is one model, without arms"
-            problems.append(Problem(message=message, file=at.file, line=at.line, key="arms"))
-        keys = {k: v for k, v in node.value.items() if k not in (*NOT_OF_AN_ARM, "arms")}
+        keys: dict[str, Node] = {}
+        for key, child in node.value.items():
+            first, at = key.split(".")[0], child.mark
+            if (message := NOT_OF_A_SYSTEM.get(first)) is not None:
+                problems.append(Problem(message=message, file=at.file, line=at.line, key=first))
+            elif first not in NOT_OF_AN_ARM:
+                keys[key] = child
         changes = merge(changes, expand(Node(keys, node.mark), problems))
         plugins += [node.value["plugins"]] if "plugins" in node.value else []
     if system is None or problems:
@@ -178,7 +219,7 @@ def _arms(name: str, written: Written, league: League) -> dict[str, Node]:
             asked["to"] = system.knob.high
         mark = node.mark
         number = Node({key: Node(value, mark) for key, value in asked.items()}, mark)
-        arm = f"{name}_{_label(budget)}"
+        arm = _arm_name(name, budget)
         arms[arm] = _turned(node, system.knob.key.split("."), number)
         league.arms[arm] = Entry(system=name, told=system, budget=budget)
     return arms

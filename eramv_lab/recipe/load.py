@@ -198,6 +198,17 @@ def _add_arms(document: Document, key: str, node: Node) -> None:
         document.arms[name] = merge(document.arms.get(name), unfolded)
 
 
+def refused(tree: Node, path: Path | str, key: str, message: str) -> UserError:
+    """That the recipe at `path` cannot be used so, because of `key`, which it has written or
+    extends: the file that was asked for is named, and where another one has the key, that too.
+    """
+    asked, mark = _shown(Path(path)), find(tree, key)
+    if mark.file != asked:
+        where = mark.file if mark.line is None else f"{mark.file}:{mark.line}"
+        return UserError(Problem(message=f"{message} ({where})", file=asked, key=key))
+    return UserError(Problem(message=message, file=asked, line=mark.line, key=key))
+
+
 def interpolated(node: Node, problems: list[Problem]) -> dict[str, Any]:
     """The tree as plain data, `${other.key}` replaced by what stands there."""
     data = to_data(node)

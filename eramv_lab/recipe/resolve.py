@@ -13,7 +13,7 @@ from eramv_lab.errors import InfeasibleError, Problem, UserError
 from eramv_lab.recipe.arms import INSIDE, OUTSIDE, TOP, Arm, Resolver
 from eramv_lab.recipe.expect import check_expect
 from eramv_lab.recipe.league import League
-from eramv_lab.recipe.load import Document, read_recipe
+from eramv_lab.recipe.load import Document, read_recipe, refused
 from eramv_lab.recipe.match import NoMatch, Solver, equal_flops
 from eramv_lab.recipe.nodes import Node, find, to_data
 from eramv_lab.recipe.parse import choice
@@ -84,7 +84,7 @@ def load_recipe(
     document = read_recipe(path, overrides, prepare=prepare)
     if "search" in document.shared.value:
         message = "this is a sweep, which `sweep` runs; `fit` takes the best.yaml that it leaves"
-        raise UserError(_placed(Problem(message=message, key="search"), document.shared))
+        raise refused(document.shared, path, "search", message)
     return resolve_document(document, path, solver=solver)
 
 
@@ -96,7 +96,7 @@ def resolve_document(
     top = {key: to_data(node) for key, node in document.shared.value.items()}
     if top.get("kind") == "base":
         message = "this is the recipe of a base; name it in `base:` of a recipe with a model"
-        raise UserError(_placed(Problem(message=message, key="kind"), document.shared))
+        raise refused(document.shared, path, "kind", message)
     for key in top:
         if key not in TOP:
             unknown = choice(f"unknown key {key!r}", key, (*INSIDE, *OUTSIDE, "arms"), key)
@@ -108,6 +108,9 @@ def resolve_document(
     if not isinstance(question, str):
         found.append(Problem(message=f"expected a sentence, found {question!r}", key="question"))
     system = parse_system(top["system"], found) if "system" in top else None
+    if "system" in top and "league" in top:
+        message = "a system is one model, but this recipe is, or extends, a league"
+        found.append(Problem(message=message, key="system"))
     problems += [_placed(p, document.shared) for p in found]
 
     has_arms = bool(document.arms)

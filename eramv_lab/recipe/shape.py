@@ -10,12 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from eramv_lab.errors import Problem, UserError, nearest
-from eramv_lab.recipe.load import Document, read_recipe
+from eramv_lab.recipe.load import Document, read_recipe, refused
 from eramv_lab.recipe.merge import merge
 from eramv_lab.recipe.nodes import Mark, Node
 
 FOLDER = "scale"
 """Where the shapes lie, in a folder of experiments."""
+SYSTEMS = "systems"
+"""Where what can be priced at them lies."""
 PARTS = ("vision", "language")
 """What a shape replaces."""
 KEPT = {"vision": ("merge",), "language": ()}
@@ -58,8 +60,8 @@ def at_shape(document: Document, path: Path) -> None:
         ]
         raise UserError([*given.problems, *wanted])
     if "league" in document.shared.value:
-        message = "a league meets on its own bed; price its systems at a shape"
-        raise UserError(Problem(message=message, key="league"))
+        message = f"a league meets on its own bed; price {SYSTEMS}/*.yaml at a shape"
+        raise refused(document.shared, document.shared.mark.file, "league", message)
     cost = given.shared.value.get("cost")
     document.shared = _without(document.shared)
     own = _children(document.shared, "model")

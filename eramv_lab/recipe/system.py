@@ -93,7 +93,7 @@ def parse_system(value: object, problems: list[Problem], key: str = "system") ->
     ]
     if "knob" not in value:
         problems.append(Problem(message="missing key 'knob'; write none for none", key=key))
-    knob = parse_knob(value.get("knob"), problems, f"{key}.knob")
+    knob = parse_knob(value.get("knob", "none"), problems, f"{key}.knob")
     if system is None or len(problems) > before:
         return None
     return System(**{**vars(system), "knob": knob})
@@ -101,10 +101,11 @@ def parse_system(value: object, problems: list[Problem], key: str = "system") ->
 
 def parse_knob(value: object, problems: list[Problem], key: str) -> Knob | None:
     """A knob as written; None where there is none, or `problems` extended."""
-    if value in (None, "none"):
+    if value == "none":
         return None
     if not isinstance(value, Mapping):
-        message = f"expected none or a key and its range, found {value!r}"
+        found = "nothing" if value is None else repr(value)
+        message = f"expected none or a key and its range, found {found}"
         problems.append(Problem(message=message, key=key, allowed=("none", *KNOB)))
         return None
     before = len(problems)
@@ -114,7 +115,8 @@ def parse_knob(value: object, problems: list[Problem], key: str) -> Knob | None:
         if name not in KNOB
     ]
     place = value.get("key")
-    if not isinstance(place, str) or not place.startswith("model.") or place.count(".") < 2:
+    parts = place.split(".") if isinstance(place, str) else []
+    if len(parts) < 3 or parts[0] != "model" or not all(parts):
         message = f"expected the key of a slot, such as model.anchors.count, found {place!r}"
         problems.append(Problem(message=message, key=f"{key}.key" if "key" in value else key))
     numbers = {"from": value.get("from", 1), "step": value.get("step", 1)}

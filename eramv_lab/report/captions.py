@@ -31,7 +31,7 @@ class CaptionScore:
     """Mean over captions and seeds; a corpus' CIDEr-D is that mean. Document frequencies are those
     of the whole corpus, also within the interval."""
     difference: Estimate | None = None
-    """Against the first arm, on the captions and seeds that both have."""
+    """Against the reference, on the captions and seeds that both have."""
 
 
 def without_captions(sample: Mapping[str, Answer], keys: Sequence[str]) -> list[str]:
@@ -39,21 +39,27 @@ def without_captions(sample: Mapping[str, Answer], keys: Sequence[str]) -> list[
     return [key for key in keys if sample[key].type != CAPTION] or list(keys)
 
 
-def caption_scores(arms: Sequence[Arm], keys: Sequence[str]) -> dict[str, dict[str, CaptionScore]]:
-    """By arm, the scores that all its captions have; all arms were asked the same `keys`."""
+def caption_scores(
+    arms: Sequence[Arm], keys: Sequence[str], reference: str
+) -> dict[str, dict[str, CaptionScore]]:
+    """By arm, the scores that all its captions have; all arms were asked the same `keys`.
+
+    Differences are to the arm called `reference`: there are none where it is not among `arms`.
+    """
     sample = arms[0].runs[0].answers
     asked = [key for key in keys if sample[key].type == CAPTION]
     images = [sample[key].image for key in asked]
     found: dict[str, dict[str, CaptionScore]] = {arm.name: {} for arm in arms}
     for name, size in SIZES.items() if asked else ():
         first: tuple[list[int], np.ndarray] | None = None
-        for arm in arms:
+        for arm in sorted(arms, key=lambda arm: arm.name != reference):
             rows = [[run.answers[key].caption.get(name) for key in asked] for run in arm.runs]
             if any(value is None for row in rows for value in row):
                 continue
             table = np.array(rows, dtype=float) / size
             difference = None if first is None else _difference(arm.seeds, table, *first, images)
-            first = first or (arm.seeds, table)
+            if arm.name == reference:
+                first = (arm.seeds, table)
             found[arm.name][name] = CaptionScore(
                 estimate=_times(accuracy(np.minimum(table, 1.0), images), size),
                 difference=difference and _times(difference, size),
@@ -64,7 +70,7 @@ def caption_scores(arms: Sequence[Arm], keys: Sequence[str]) -> dict[str, dict[s
 def caption_columns(
     arms: Sequence[Mapping[str, CaptionScore]], reference: str
 ) -> Iterator[tuple[str, list[str]]]:
-    """Heading and a cell per arm: mean, interval, difference to the first, of each score."""
+    """Heading and a cell per arm: mean, interval, difference to the reference, of each score."""
     for name in SIZES:
         scores = [arm.get(name) for arm in arms]
         if not any(scores):

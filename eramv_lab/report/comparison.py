@@ -78,7 +78,7 @@ def compare(found: Found) -> Comparison:
         raise UserError(f"{found.study}: no fit has finished yet")
     keys = _same_questions(finished)
     sample = finished[0].runs[0].answers
-    captions = caption_scores(finished, keys)
+    captions = caption_scores(finished, keys, found.arms[0].name)
     keys = without_captions(sample, keys)
     images = [sample[key].image for key in keys]
     kinds = np.array([sample[key].type for key in keys])
@@ -120,7 +120,7 @@ def compare(found: Found) -> Comparison:
         question=found.question,
         arms=results,
         expectations=_expectations(found.expect, results, finished),
-        notes=found.notes + origin_notes(finished) + unlike + _notes(results),
+        notes=found.notes + origin_notes(finished) + unlike + _notes(results, bool(found.league)),
         types=types,
         also=list(dict.fromkeys(name for sets in further.values() for name in sets)),
         learn_apart=len({learning(arm) for arm in finished}) > 1,
@@ -226,7 +226,7 @@ def _expectations(
     return expect.check(bounds, values, None if longest is None else longest / 60)
 
 
-def _notes(results: Sequence[ArmResult]) -> list[str]:
+def _notes(results: Sequence[ArmResult], league: bool) -> list[str]:
     notes = [
         f"{arm.name}: left out of its mean: "
         + ", ".join(f"seed {seed} ({state})" for seed, state in arm.missing.items())
@@ -248,9 +248,12 @@ def _notes(results: Sequence[ArmResult]) -> list[str]:
         f"they cover {cover}."
     )
     if any(arm.difference for arm in results):
+        tested = (
+            "; p: exact McNemar, the largest of the seeds, Holm-corrected for the number of arms"
+        )
         notes.append(
-            f"Differences are to {first.name}, on the same questions and seeds; p: exact McNemar, "
-            "the largest of the seeds, Holm-corrected for the number of arms."
+            f"Differences are to {first.name}, on the same questions and seeds"
+            f"{'' if league else tested}."  # a league shows no p
         )
     near = [
         f"{arm.name} ({d.estimate.detectable:.3f})"
@@ -263,6 +266,8 @@ def _notes(results: Sequence[ArmResult]) -> list[str]:
             "apart (given per arm): " + ", ".join(near)
         )
     alone = [arm.name for arm in results[1:] if arm.seeds and not arm.difference]
-    if alone:
+    if not first.seeds:
+        notes.append(f"{first.name} has not finished: nothing is compared with it.")
+    elif alone:
         notes.append(f"No seed shared with {first.name}, so no difference: " + ", ".join(alone))
     return notes

@@ -202,14 +202,12 @@ def find_study(folder: Path) -> Found:
             )
         else:
             finished[run.arm].append(run)
-    notes: list[str] = []
+    older: dict[str, int] = {}
     for name, arm in by_arm.items():
         candidates = sorted(finished[name], key=lambda r: str(r.result.get("finished", "")))
         same = [r for r in candidates if _same_recipe(r, candidates[-1])]
         if len(same) < len(candidates):
-            notes.append(
-                f"{name}: {len(candidates) - len(same)} results of an older recipe are left out"
-            )
+            older[name] = len(candidates) - len(same)
         latest = {run.seed: run for run in same}
         arm.runs = [latest[seed] for seed in sorted(latest)]
         for seed in study.get("seeds") or []:
@@ -220,9 +218,17 @@ def find_study(folder: Path) -> Found:
         question=study.get("question") or "",
         arms=list(by_arm.values()),
         expect=study.get("expect") or {},
-        notes=notes,
+        notes=_left_out(older),
         league=study.get("league") or {},
     )
+
+
+def _left_out(older: Mapping[str, int]) -> list[str]:
+    """The note on how many results of each arm are of an older recipe; none where none is."""
+    count = sum(older.values())
+    whose = next(iter(older)) if len(older) == 1 else f"{len(older)} arms"
+    what = "results of older recipes are" if count > 1 else "result of an older recipe is"
+    return [f"{whose}: {count} {what} left out"] if older else []
 
 
 def _same_recipe(a: Run, b: Run) -> bool:

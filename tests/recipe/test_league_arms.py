@@ -1,6 +1,7 @@
 """A league becomes arms: systems by budgets, each at its price, the trained full model first."""
 
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -145,7 +146,12 @@ def test_the_resolved_recipe_reads_back_to_the_same_arms(league, write):
         ("null: [plain]", "null: [plan]", 6, "league.null", "no system 'plan'"),
         ("budgets: [0.6, 0.3]", "budgets: [0.6, 1.3]", 5, "league.budgets", "found 1.3"),
         ("budgets: [0.6, 0.3]", "budgets: []", 5, "league.budgets", "expected shares"),
-        ("budgets: [0.6, 0.3]", "budgets: [0.301, 0.3]", 5, "league.budgets", "percentage"),
+        ("budgets: [0.6, 0.3]", "budgets: [0.3, 0.3]", 5, "league.budgets", "percentage"),
+        ("budgets: [0.6, 0.3]", "budgets: [0.255]", 5, "league.budgets", "whole percents, found"),
+        ("systems: all", "systems: []", 3, "league.systems", "expected all or a list"),
+        ("systems: all", "systems: [plain]", 4, "league.full", "not among league.systems"),
+        ("null: [plain]", "null: [plain, plain]", 6, "league.null", "'plain' is there twice"),
+        ("null: [plain]", "null: [full]", 6, "league.null", "'full' is the full system"),
         ("  null:", "  nul:", 6, "league.nul", "unknown key 'nul'"),
         ("extends: small.yaml", "extends: other.yaml", 1, "extends", "does not stand on other"),
     ],
@@ -154,6 +160,28 @@ def test_what_is_wrong_is_told_with_its_line(league, write, old, new, line, key,
     write("other.yaml", "extends: small.yaml\n")
     problem, *_ = problems_of(league((old, new)))
     assert (problem.line, problem.key) == (line, key) and text in problem.message
+
+
+def test_two_arms_of_one_name_are_refused(league, write):
+    path = league()
+    write("systems/plain_30.yaml", Path("systems/full.yaml").read_text())
+    (problem,) = problems_of(path)
+    assert (problem.line, problem.key) == (3, "league.systems")
+    both = "systems 'plain' and 'plain_30' both have an arm 'plain_30': rename one"
+    assert problem.message == both
+
+
+@pytest.mark.parametrize(("above", "line"), [("../league.yaml", 2), ("../small.yaml", 4)])
+def test_a_system_is_no_league(league, write, above, line):
+    path = league()
+    told = TOLD % ("Nested", "all", "none")
+    own = "league.full: full\n" if line == 4 else ""
+    text = f"extends: {above}\nsystem: {told}\nmodel.band: none\n{own}"
+    file = write("systems/nested.yaml", text)
+    (problem,) = problems_of(path)
+    assert (problem.key, problem.line) == ("league", line)
+    assert problem.message.startswith("a system of a league has no league of its own")
+    assert any("a system is one model" in p.message for p in problems_of(file, "league.systems=[]"))
 
 
 def test_what_is_wrong_in_a_system_is_told_in_its_file(league):

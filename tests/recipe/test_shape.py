@@ -107,3 +107,15 @@ def test_a_shape_is_a_file_or_a_name_near_the_recipe(write, tmp_path):
     write("part.yaml", "model: {vision: tiny}\n")
     with pytest.raises(UserError, match=r"part.yaml: a shape needs model.language"):
         load_recipe("small.yaml", shape="part.yaml")
+
+
+def test_a_league_stands_at_no_shape(write):
+    write("scale/wide.yaml", SHAPE)
+    write("league.yaml", "extends: small.yaml\nleague: {full: a, budgets: [0.5]}\n")
+    write("mine.yaml", "extends: league.yaml\n")
+    for name, line, more in (("league.yaml", 2, ""), ("mine.yaml", None, " (league.yaml:2)")):
+        with pytest.raises(UserError) as caught:
+            load_recipe(name, shape="wide")
+        (problem,) = caught.value.problems
+        assert (problem.file, problem.line, problem.key) == (name, line, "league")
+        assert problem.message.endswith(f"price systems/*.yaml at a shape{more}")

@@ -56,6 +56,8 @@ def test_it_is_of_its_own_file_alone(write):
         ("from: 2", "from: 2, to: 1", 8, "system.knob.to", "1 is below from, 2"),
         ("from: 2", "step: 0", 8, "system.knob.step", "above 0"),
         ("anchors.count", "anchors.cuont", 8, "system.knob.key", "no number"),
+        ("model.anchors.count", "model..count", 8, "system.knob.key", "the key of a slot"),
+        ("{key: model.anchors.count, from: 2}", "", 8, "system.knob", "found nothing"),
         ("model.anchors.count", "train.steps", 8, "system.knob.key", "the key of a slot"),
         ("trains: everything", "trains: nothing", 6, "system.trains", "train.steps 3: write 0"),
     ],

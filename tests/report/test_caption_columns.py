@@ -57,6 +57,20 @@ def test_captions_stand_apart(study: Path) -> None:
     assert to_plain(found)["arms"]["llava"]["captions"]["facts"]["difference"]["mean"] == -0.125
 
 
+def test_without_the_first_arm_nothing_is_compared(tmp_path: Path, write_study: Write) -> None:
+    arms = ("eramv", "llava", "fastv")
+    unfinished = [("eramv", 0)]
+    study = write_study(tmp_path, arms=arms, seeds=(0,), leave_out=unfinished, images=20)
+    for arm in arms[1:]:
+        caption(study / f"{arm}-s0-a1b2c3d4", 0.5)
+    found = compare_study(study)
+    scores = [arm.captions["facts"] for arm in found.arms[1:]]
+    assert [score.difference for score in scores] == [None, None]
+    text = table.markdown(found)
+    assert "| facts |" in text and "vs eramv" not in text
+    assert "- eramv has not finished: nothing is compared with it." in text
+
+
 def test_without_captions_nothing_is_told(study: Path) -> None:
     found = compare_study(study)
     assert not any(arm.captions for arm in found.arms)

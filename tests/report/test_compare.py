@@ -96,7 +96,15 @@ def test_an_arm_without_any_seed(tmp_path: Path, write_study: Write):
     plain = to_plain(found)["arms"]
     assert plain["eramv"]["accuracy"]["mean"] is None
     assert plain["llava"]["difference"]["mean"] is None  # nothing to be compared with
-    assert any(note.startswith("No seed shared with eramv") for note in found.notes)
+    assert "eramv has not finished: nothing is compared with it." in found.notes
+
+
+def test_arms_without_a_common_seed(tmp_path: Path, write_study: Write):
+    apart = {("eramv", 0), ("llava", 1)}
+    study = write_study(tmp_path, arms=("eramv", "llava"), seeds=(0, 1), leave_out=apart)
+    found = compare.compare_study(study)
+    assert found.arms[1].difference is None
+    assert "No seed shared with eramv, so no difference: llava" in found.notes
 
 
 def test_seeds_of_another_recipe_are_not_put_together(
@@ -110,7 +118,20 @@ def test_seeds_of_another_recipe_are_not_put_together(
     newer.write_text(json.dumps(result))
     found = compare.compare_study(study)
     assert found.arms[0].seeds == [1] and found.arms[0].missing == {0: "not run"}
-    assert "eramv: 2 results of an older recipe are left out" in found.notes
+    assert "eramv: 2 results of older recipes are left out" in found.notes
+
+
+def test_older_results_of_many_arms_are_one_note(
+    tmp_path: Path, write_study: Write, add_fit: Write
+):
+    study = write_study(tmp_path, arms=("eramv", "llava"), seeds=(0,))
+    for arm in ("eramv", "llava"):
+        newer = add_fit(study, arm, 0, digest="bbbbbbbb") / "result.json"
+        result = json.loads(newer.read_text()) | {"finished": "2026-11-21"}
+        result["recipe"]["train"]["steps"] = 400
+        newer.write_text(json.dumps(result))
+    left_out = [note for note in compare.compare_study(study).notes if "left out" in note]
+    assert left_out == ["2 arms: 2 results of older recipes are left out"]
 
 
 def test_other_questions_are_refused(tmp_path: Path, write_study: Write):

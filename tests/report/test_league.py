@@ -80,6 +80,8 @@ def test_the_table_has_a_block_for_each_budget_and_says_what_was_not_reached(lea
     assert "## About 25 % of the prefill of LLaVA-1.5" in text
     assert "## Systems with one price" in text
     assert f"eramv_25: not reached: {REASON}" in text
+    assert "Differences are to llava, on the same questions and seeds.\n" in text
+    assert "Holm" not in text  # it shows no p
     assert "FastV *" in text and "* training-free" in text
     assert "random patches (null line, 2 of 3 seeds)" in text
     rows = [line for line in text.splitlines() if line.startswith("| FastV")]
