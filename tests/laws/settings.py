@@ -129,7 +129,7 @@ SETTINGS: dict[str, dict[str, Setting]] = {
     "anchors": {
         "cls_topk": Setting(config={"count": 4}, options=COUNT),
         "progressive": Setting(config={"count": 4}, options=COUNT),
-        "random": Setting(config={"count": 4}, options=COUNT_NO_CLS | {"seed": Turn(1)}),
+        "random": Setting(config={"count": 4}, options=COUNT_NO_CLS | {"seed": turns(1, "run")}),
         "stride": Setting(config={"count": 4}, options=COUNT_NO_CLS),
         "norm": Setting(config={"count": 4}, options=COUNT_NO_CLS),
         "pool": Setting(config={"count": 4}, options={"count": Turn(9), "cls": Turn(True)}),

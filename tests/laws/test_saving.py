@@ -13,6 +13,8 @@ from torch import Tensor
 from eramv_lab.train.adapter import write_adapter
 from eramv_lab.train.lora import add_differences
 from eramv_lab.train.roles import set_trainable
+from laws.probes import patches
+from laws.settings import TINY, with_keys
 from laws.whole import SYSTEMS, Sample, inputs, model_of, said, sample
 
 PROJECTIONS = r".*language_model\.layers\.\d+\.self_attn\.(q|k|v|o)_proj"
@@ -116,6 +118,21 @@ def come_back(
         )
     ]
     assert not wrong
+
+
+def test_places_drawn_by_the_fits_seed_are_saved_with_it(tmp_path: Path):
+    """`seed: run` of `random`: other places in each fit, the same ones when it is loaded."""
+    anchors = {"type": "random", "count": 4, "seed": "run"}
+    section, drawn = with_keys(TINY, anchors=anchors), set[tuple[int, ...]]()
+    for seed in (1, 2):
+        model = model_of(section, seed=seed)
+        model.save_pretrained(tmp_path / str(seed))
+        again = type(model).from_pretrained(tmp_path / str(seed))
+        seen = patches(model.spec, images=2)
+        index_NA, kept_NA = (one.selector(seen).index_NA for one in (model, again))
+        assert torch.equal(index_NA, kept_NA) and torch.equal(index_NA[0], index_NA[1])
+        drawn.add(tuple(index_NA[0].tolist()))
+    assert len(drawn) == 2
 
 
 def test_half_precision_and_autocast_stay_close():
