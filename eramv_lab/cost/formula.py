@@ -174,7 +174,7 @@ def count_parameters(spec: ModelSpec) -> dict[str, int]:
     if spec.anchors is not None:
         found["connector"] += spec.anchors.parameters(dims)
     if spec.bridge is not None:
-        copies = 1 if spec.bridge.share == "band" else len(spec.band)
+        copies = 1 if spec.bridge.share == "band" else sum(map(spec.bridged, spec.band))
         found["bridge"] += copies * spec.bridge.parameters(dims)
     if spec.fusion is not None:
         found["band"] += len(spec.band) * spec.fusion.parameters(dims.language, spec.sharing)

@@ -244,10 +244,11 @@ class Walk:
 
     def keys_values(self, layer: int, bridged: bool) -> list[bool]:
         """Bridge, then keys and values of the fine features; whether each asks for a gradient."""
-        spec = self.spec
-        memory = self.memory if bridged else self.bridge(layer, self.memory)
-        if spec.bridge is not None and spec.bridge.carry:
-            self.memory = memory
+        spec, given = self.spec, self.memory
+        memory = self.bridge(layer, given) if spec.bridged(layer) and not bridged else given
+        if spec.bridge is not None:
+            self.memory = memory if spec.bridge.carry else given
+            memory = given if spec.bridge.ahead else memory
         normed = inner = memory or spec.sharing.memory_norm in self.trained
         asked = [normed, normed]
         for op in spec.fusion.memory_ops(self.dims.language, self.dims.fine, layer, spec.sharing):

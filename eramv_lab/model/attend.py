@@ -58,13 +58,19 @@ class Work:
         self.cross_map: Tensor | None = None
 
     def bridge(self) -> Tensor | None:
-        """What the bridge makes of the fine features; kept for this layer's keys and values."""
+        """What the bridge makes of the fine features, for this layer's keys and values.
+
+        A bridge `ahead` makes it for the next layer: keys and values are made of what came in.
+        """
         if self.memory_BMD is None or self.reading is None:
             return None
         module = self.reading.bridge if self.reading.bridge is not None else self.band.bridge
+        made_BMD = self.memory_BMD
         if module is not None:
-            self.memory_BMD = module(self.memory_BMD, layer=self.layer)
-        return self.memory_BMD
+            made_BMD = module(made_BMD, layer=self.layer)
+        if not self.band.ahead:
+            self.memory_BMD = made_BMD
+        return made_BMD
 
     def project(
         self, normed_BSD: Tensor, live_BLD: Tensor, rankings: Sequence[Ranking], visible_BS: Any

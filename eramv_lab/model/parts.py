@@ -35,7 +35,7 @@ def build_part(slot: str, config: Any, dims: Dims, seed: int, path: str) -> Any:
 
 def build_band(spec: ModelSpec, seed: int, layer: int) -> Band:
     """What decoder layer `layer` of the band has of its own; a bridge unless all share one."""
-    dims, own = spec.dims(), spec.bridge is not None and spec.bridge.share == "layer"
+    dims, own = spec.dims(), spec.bridged(layer) and spec.bridge.share == "layer"
     heads = dataclasses.replace(dims, language=spec.sharing.heads_of(dims.language))
     return Band(
         spec.fusion,
@@ -43,4 +43,5 @@ def build_band(spec: ModelSpec, seed: int, layer: int) -> Band:
         build_part("bridge", spec.bridge if own else None, dims, seed, f"bridge.{layer}"),
         build_part("fusion", spec.fusion, heads, seed, f"fusion.{layer}"),
         shared_query=spec.sharing.shared_query,
+        ahead=spec.bridge is not None and spec.bridge.ahead,
     )

@@ -26,10 +26,11 @@ class Band(nn.Module):
         bridge: nn.Module | None,
         parts: nn.ModuleDict,
         shared_query: bool,
+        ahead: bool,
     ) -> None:
         super().__init__()
         self.config = config
-        self.shared_query = shared_query
+        self.shared_query, self.ahead = shared_query, ahead
         self.sharing = sharing
         self.bridge = bridge
         own = dict(parts.items())

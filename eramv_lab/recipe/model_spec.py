@@ -101,6 +101,10 @@ class ModelSpec:
         """Layers of the band, where they attend to the fine features."""
         return self.band if self.fusion is not None and self.fusion.reads else ()
 
+    def bridged(self, layer: int) -> bool:
+        """Whether a reader applies the bridge: what is made ahead has no use behind the last."""
+        return self.bridge is not None and not (self.bridge.ahead and layer == self.readers[-1])
+
     def events(self) -> tuple[Any, ...]:
         """What the reducers do, in order of layer."""
         dims = self.dims()

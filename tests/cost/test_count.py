@@ -60,6 +60,7 @@ VARIANTS = {
     "bridge_once": {"bridge": {"type": "mlp", "share": "band"}},
     "bridge_carried": {"bridge": {"type": "low_rank", "share": "band", "carry": True}},
     "bridge_ffn": {"bridge": {"type": "ffn", "carry": True}},
+    "bridge_ffn_before": {"bridge": {"type": "ffn", "carry": True, "read": "before"}},
     "bridge_projector": {"bridge": "projector"},
     "own_norm": {"sharing": "own_norm"},
     "kv_copy": {"sharing": "kv_copy"},

@@ -224,7 +224,11 @@ SETTINGS: dict[str, dict[str, Setting]] = {
             }
         ),
         "ffn": Setting(
-            options={"share": Same("refused: each layer brings its own"), "carry": Turn(True)}
+            options={
+                "share": Same("refused: each layer brings its own"),
+                "carry": Turn(True),
+                "read": Turn("before", {"bridge.carry": True}),
+            }
         ),
     },
     "sharing": {

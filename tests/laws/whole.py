@@ -35,7 +35,8 @@ def _systems() -> dict[str, Section]:
     add("joint", **JOINT)
     add("vica", anchors="none", bridge="none", **{"band.softmax": "joint"}, **GRID)
     add("saisa", anchors="none", bridge="projector", **JOINT, **{"band.queries": "text"})
-    add("ee_mllm", anchors="none", bridge={"type": "ffn", "carry": True}, **JOINT)
+    carried = {"type": "ffn", "carry": True}
+    add("ee_mllm", anchors="none", bridge=carried | {"read": "before"}, **JOINT)
     add("delta", bridge={"type": "low_rank", "rank": 3, "carry": True, "share": "band"}, **JOINT)
     block = {"band.at": "before", "band.gate": "tanh"}
     rows = {"type": "separate", "norm": "rows"}

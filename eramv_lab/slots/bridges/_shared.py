@@ -37,6 +37,11 @@ class BridgeConfig:
         """It begins as a copy of the connector, which its module's `reset_from` is given."""
         return False
 
+    @property
+    def ahead(self) -> bool:
+        """What it makes is for the next layer of the band: its own layer reads what came in."""
+        return False
+
     def check(self, spec: ModelSpec) -> Iterator[str]:
         """Nothing is wrong with it."""
         yield from ()

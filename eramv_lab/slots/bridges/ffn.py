@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from torch import Tensor, nn
 
+from eramv_lab.recipe.parse import LATER
 from eramv_lab.registry import BRIDGE
 from eramv_lab.shapes import Dims, Op
 from eramv_lab.slots.bridges._shared import BridgeConfig, matrix
@@ -20,8 +21,18 @@ if TYPE_CHECKING:
 class FfnConfig(BridgeConfig):
     """E + FFN(norm(E)) with the layer's own feed-forward and norm; no weights of its own."""
 
+    read: Literal["after", "before"] = field(default="after", metadata=LATER)
+    """Keys and values are made of what the feed-forward left, or of what came into the layer."""
+
+    @property
+    def ahead(self) -> bool:
+        """Its result is the next layer's."""
+        return self.read == "before"
+
     def check(self, spec: ModelSpec) -> Iterator[str]:
-        """There is nothing of its own that layers could have in common."""
+        """Nothing that layers could have in common, a result that no layer would read."""
+        if self.ahead and not self.carry:
+            yield "read: before, and without carry no layer reads its result; write carry: true"
         if self.share == "band":
             yield "share: band, and each layer brings its own feed-forward; write share: layer"
 

@@ -91,3 +91,4 @@ def test_impossible_combinations_are_named():
         )
         assert word in told
     assert "share: layer" in next(BRIDGE.get("ffn").config(share="band").check(spec))
+    assert "carry: true" in next(BRIDGE.get("ffn").config(read="before").check(spec))
