@@ -21,6 +21,12 @@ from .shapes import SCALE, anchors, scale, tiny
 BAND = {"start": 2, "length": 2}
 LEARN = {"connector": "full", "language": "full", "bridge": "full", "band": "full"}
 STAGE_1 = {"connector": "full", "bridge": "full", "band": "full"}
+WHOLE = {**LEARN, "vision": "full"}
+WITH_TOWER = {
+    *("reference", "no_anchors", "divprune", "visionzip", "merged", "bridge_ffn", "flamingo"),
+    *("sparsevlm", "hidrop", "dinov2", "clip_prumerge"),
+}
+"""Variants whose steps with the tower in them the quick tier counts; the full tier counts all."""
 
 
 def tower(family):
@@ -168,11 +174,22 @@ def check_training(spec, model, text_tokens, roles, cached_vision=False):
 def test_formula_equals_count(name):
     spec = tiny(**VARIANTS[name])
     model = check_inference(spec, 20)
-    if name == "skip":  # until the connector says that its skip reads the tower
-        return
-    check_training(spec, model, 20, LEARN, cached_vision=True)
-    check_training(spec, model, 20, STAGE_1)
-    check_training(spec, model, 20, {**LEARN, "vision": "full"})
+    if name != "skip":  # until the connector says that its skip reads the tower
+        check_training(spec, model, 20, LEARN, cached_vision=True)
+
+
+@pytest.mark.parametrize("roles", [STAGE_1, WHOLE], ids=["stage_1", "whole"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in WITH_TOWER else pytest.param(name, marks=pytest.mark.slow)
+        for name in VARIANTS
+        if name != "skip"
+    ],
+)
+def test_a_step_with_the_tower_in_it(name, roles):
+    spec = tiny(**VARIANTS[name])
+    check_training(spec, meta_model(spec), 20, roles)
 
 
 @pytest.mark.parametrize("roles", [{"bridge": "full"}, {"language": "full"}, {"vision": "full"}])

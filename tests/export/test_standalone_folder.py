@@ -7,18 +7,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import hub
 import numpy as np
 import pytest
 import torch
 from laws.probes import spec_of
-from laws.settings import TINY, with_keys
+from laws.settings import TINY
 from PIL import Image
 
-from eramv_lab.data.pixels import Pixels
-from eramv_lab.data.processor import image_processor, world_processor
+from eramv_lab.data.processor import world_processor
 from eramv_lab.errors import UserError
-from eramv_lab.export.bundle import bundle
 from eramv_lab.export.standalone import write_standalone
 from eramv_lab.model import EramvForConditionalGeneration, EramvProcessor, build_model
 
@@ -121,26 +118,6 @@ def test_the_start_of_an_adapter_stands_alone_too(home: Path, tmp_path: Path):
         assert "auto_map" in json.loads((start / "config.json").read_text())
 
 
-def test_the_files_name_nothing_that_they_lack(tmp_path: Path):
-    for prompt in ("image_first", "question_first"):
-        section = with_keys(TINY, prompt=prompt, reducer=["fastv"], sharing="lora")
-        for name, text in bundle(spec_of(section)).items():
-            (tmp_path / name).write_text(text)
-        ruff = [
-            sys.executable,
-            "-m",
-            "ruff",
-            "check",
-            "--isolated",
-            "--select",
-            "F,E9",
-            "-q",
-            tmp_path,
-        ]
-        found = subprocess.run(ruff, capture_output=True, text=True)
-        assert found.returncode == 0, found.stdout + found.stderr
-
-
 def add_adapter(folder: Path) -> Any:
     """The model with a LoRA that says something else, saved in the folder's `adapter/`."""
     from peft import LoraConfig, get_peft_model
@@ -180,130 +157,6 @@ def test_it_answers_where_we_and_pillow_are_not(
     assert found["ids"] == said.tolist()
     tuned = adapted.generate(**inputs, max_new_tokens=5, do_sample=False)[0].tolist()
     assert found["tuned"] == [tuned, tuned] and tuned != found["ids"]
-
-
-# --- pixels
-
-
-@pytest.mark.parametrize("square", ["pad", "crop"])
-@pytest.mark.parametrize("size", [(32, 32), (48, 32), (33, 80), (20, 21)])
-def test_pixels_are_those_of_transformers(square: Any, size: tuple[int, int]):
-    from eramv_lab.model.image_processing import EramvImageProcessor
-
-    theirs = image_processor(Pixels(size=32, square=square))
-    ours = EramvImageProcessor(**theirs.to_dict())
-    image = np.random.default_rng(1).integers(0, 256, (*size, 3), dtype=np.uint8)
-    expected = theirs(Image.fromarray(image), return_tensors="pt")["pixel_values"]
-    shown = (Image.fromarray(image), image, torch.from_numpy(image).permute(2, 0, 1))
-    for given in shown:
-        found = ours(given, return_tensors="pt")["pixel_values"]
-        torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
-
-
-def test_towers_own_processors_are_the_same(tmp_path: Path):
-    from transformers import AutoImageProcessor
-
-    from eramv_lab.model.image_processing import EramvImageProcessor
-
-    image = Image.fromarray(np.random.default_rng(2).integers(0, 256, (40, 57, 3), np.uint8))
-    for name, make in hub.TOWERS.items():
-        theirs = AutoImageProcessor.from_pretrained(make(tmp_path / name), backend="pil")
-        ours = EramvImageProcessor(**theirs.to_dict())
-        expected = theirs(image, return_tensors="pt")["pixel_values"]
-        found = ours([image], return_tensors="pt")["pixel_values"]
-        torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
-
-
-def test_without_pillow_a_resized_image_is_a_step_off_at_most(monkeypatch: pytest.MonkeyPatch):
-    from eramv_lab.model.image_processing import EramvImageProcessor
-
-    ours = EramvImageProcessor(**image_processor(Pixels(size=32)).to_dict())
-    image = np.random.default_rng(3).integers(0, 256, (60, 47, 3), dtype=np.uint8)
-    expected = ours(image, return_tensors="pt")["pixel_values"]
-    monkeypatch.setitem(sys.modules, "PIL", None)
-    found = ours(image, return_tensors="pt")["pixel_values"]
-    torch.testing.assert_close(found, expected, atol=1.01 / 255 / 0.25, rtol=0)
-
-
-@pytest.mark.parametrize("what", [3, "nowhere.png", np.zeros((2, 2, 2, 2)), np.zeros((0, 3, 3))])
-def test_what_is_no_image_is_refused(what: Any):
-    from eramv_lab.model.image_processing import EramvImageProcessor
-
-    ours = EramvImageProcessor(**image_processor(Pixels(size=32)).to_dict())
-    with pytest.raises(Exception, match=r"an image is|nowhere\.png|image"):
-        ours(what)
-
-
-# --- third parties
-
-PLUGIN = '''
-"""A selector of somebody else's."""
-
-from __future__ import annotations
-{imports}
-from dataclasses import dataclass
-
-import torch
-
-from eramv_lab.registry import ANCHORS
-from eramv_lab.slots.anchors import CountedConfig, Selector, same_for_all
-
-STEP = 2
-"""Every so many patches."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class {name}Config(CountedConfig):
-    """The first patches."""
-
-
-@ANCHORS.register("{slot}", {name}Config)
-class {name}(Selector):
-    """The first patches."""
-
-    def choose(self, patches):
-        return same_for_all(torch.arange(self.config.count), patches)
-{more}'''
-
-
-def plugin(folder: Path, module: str, imports: str = "", more: str = "") -> Any:
-    text = PLUGIN.format(imports=imports, more=more, name=module.title(), slot=module)
-    (folder / f"{module}.py").write_text(text)
-    __import__(module)
-    return spec_of(with_keys(TINY, anchors={"type": module, "count": 3}))
-
-
-@pytest.fixture
-def foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    from eramv_lab.registry import ANCHORS
-
-    monkeypatch.syspath_prepend(tmp_path)
-    entries, configs = dict(ANCHORS.entries), dict(ANCHORS.by_config)
-    ANCHORS.load()
-    monkeypatch.setattr(ANCHORS, "entries", entries)
-    monkeypatch.setattr(ANCHORS, "by_config", configs)
-    return tmp_path
-
-
-def test_a_third_partys_component_goes_along(foreign: Path):
-    files = bundle(plugin(foreign, "firsts"))
-    assert "class Firsts(Selector)" in files["modeling_eramv.py"]
-    assert 'configs["firsts"] = FirstsConfig' in files["configuration_eramv.py"]
-
-
-def test_a_library_that_may_not_be_there_is_refused(foreign: Path):
-    spec = plugin(foreign, "scipied", "import scipy", "\n    kind = scipy\n")
-    with pytest.raises(UserError, match="imports scipy, which a standalone folder cannot count on"):
-        bundle(spec)
-
-
-def test_code_that_runs_by_itself_is_refused(foreign: Path):
-    spec = plugin(foreign, "loudly", more="\n\nprint(STEP)\n")
-    with pytest.raises(UserError, match="takes definitions and imports alone"):
-        bundle(spec)
-
-
-# --- the hub
 
 
 def test_what_is_pushed_is_what_transformers_expects(home: Path, monkeypatch: pytest.MonkeyPatch):

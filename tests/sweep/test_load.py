@@ -16,7 +16,7 @@ search:
   model.bridge: [none, {type: low_rank, rank: 4}]
   model.band.length: {from: 0, to: 4}
   model.band.start: {from: 0, to: 5}
-  model.anchors.count: {from: 0, to: 143, take: largest}
+  model.anchors.count: {from: 0, to: 31, take: largest}
   train.lr: {from: 1e-4, to: 1e-2, log: true}
 trials: 9
 begin_with: {first: paper, plain: {model.band.length: 0, model.anchors.count: largest}}
@@ -123,6 +123,6 @@ def test_check_tells_what_a_sweep_may_try(write, capsys, monkeypatch):
             "ok",
         ),
     ]
-    assert "search: model.anchors.count: 0 to 143, the largest that fits" in lines
+    assert "search: model.anchors.count: 0 to 31, the largest that fits" in lines
     assert "settings: not counted" in lines and "sampler tpe, pruner median" in lines[-2]
     assert lines[-1] == "ok: search.yaml, 12 trials, 1 finalist(s), seeds 0, 1"

@@ -1,14 +1,17 @@
 """Spaces: every point is feasible, none that is feasible is missing, and back again."""
 
 import dataclasses
+import functools
 import itertools
 import random
+import textwrap
 
 import pytest
 
 from eramv_lab.sweep.domains import Choices
 from eramv_lab.sweep.load import load_sweep
 from eramv_lab.sweep.pricing import Pricer, costs_of_arm
+from tests.sweep.conftest import SMALL
 
 SPACES = {
     "choices and ranges": """
@@ -157,13 +160,34 @@ def brute(sweep):
     return found
 
 
+@pytest.fixture(scope="module")
+def read(tmp_path_factory):
+    """The sweep of a space, read once for all tests."""
+
+    @functools.cache
+    def of(name):
+        folder = tmp_path_factory.mktemp("space")
+        (folder / "small.yaml").write_text(SMALL)
+        text = "extends: small.yaml\n" + textwrap.dedent(EVERY[name])
+        (folder / "search.yaml").write_text(text)
+        return load_sweep(folder / "search.yaml")
+
+    return of
+
+
+@pytest.fixture(scope="module")
+def possible(read):
+    """What `brute` finds in a space, looked for once."""
+    return functools.cache(lambda name: brute(read(name)))
+
+
 def frozen(settings):
     return sorted(map(repr, (sorted(one.items()) for one in settings)))
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_every_point_is_feasible_and_reads_back(write, name):
-    sweep = load_sweep(write(EVERY[name]))
+def test_every_point_is_feasible_and_reads_back(read, name):
+    sweep = read(name)
     space, seen = sweep.space, set()
     for point in points_of(space, 25):
         values = space.decode(point)
@@ -180,9 +204,9 @@ def test_every_point_is_feasible_and_reads_back(write, name):
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_points_are_what_is_found_by_looking_at_all(write, name):
-    sweep = load_sweep(write(SPACES[name]))
-    space, wanted = sweep.space, brute(sweep)
+def test_points_are_what_is_found_by_looking_at_all(read, possible, name):
+    sweep = read(name)
+    space, wanted = sweep.space, possible(name)
     largest = [k for k, d in sweep.domains.items() if getattr(d, "largest", False)]
     if largest:
         rest = [k for k in sweep.domains if k not in largest]
@@ -195,9 +219,8 @@ def test_points_are_what_is_found_by_looking_at_all(write, name):
 
 
 @pytest.mark.parametrize("name", [name for name in SPACES if "largest" not in name])
-def test_options_are_what_leaves_something_possible(write, name):
-    sweep = load_sweep(write(SPACES[name]))
-    space, wanted = sweep.space, brute(sweep)
+def test_options_are_what_leaves_something_possible(read, possible, name):
+    space, wanted = read(name).space, possible(name)
     keys = [key for key in space.keys if key in space.bound]
     for depth, key in enumerate(keys):
         left = {}
@@ -208,29 +231,29 @@ def test_options_are_what_leaves_something_possible(write, name):
             assert [repr(v) for v in options] == list(dict.fromkeys(map(repr, values)))
 
 
-def test_what_is_the_same_in_effect_has_one_identity(write):
-    sweep = load_sweep(write(SPACES["choices and ranges"]))
+def test_what_is_the_same_in_effect_has_one_identity(read):
+    sweep = read("choices and ranges")
     none = {"model.bridge": "mlp", "model.band.length": 0, "model.anchors.count": 11}
     first, second = ({**none, "model.band.start": start} for start in (0, 5))
     other = first | {"model.bridge": "none"}
     assert len({*map(sweep.space.identity, (first, second, other))}) == 1
     band = first | {"model.band.length": 1}
     assert sweep.space.identity(band) != sweep.space.identity(first)
-    training = load_sweep(write(SPACES["images and batches"]))
+    training = read("images and batches")
     twice = [{"train.images": i, "train.accumulate": a} for i, a in ((2, 4), (4, 2))]
     assert len({*map(training.space.identity, twice)}) == 2
 
 
-def test_a_whole_range_by_its_logarithm_is_one(write):
-    space = load_sweep(write(CONTINUOUS["fractions"])).space
+def test_a_whole_range_by_its_logarithm_is_one(read):
+    space = read("fractions").space
     middle = {key: 0.5 if key != "train.schedule" else 0 for key in space.coordinates}
     values = space.decode(middle)
     assert values["train.warmup"] == 10 and values["train.lr"] == pytest.approx(1e-3)
     assert space.count() is None and not space.countable
 
 
-def test_costs_that_rise_and_fall_are_never_passed(write):
-    sweep = load_sweep(write(SPACES["cache"]))
+def test_costs_that_rise_and_fall_are_never_passed(read):
+    sweep = read("cache")
     space = sweep.space
     fits = space.fits
 

@@ -23,10 +23,10 @@ from eramv_lab.train.start import load_arm, load_base
 
 RECIPE = """
 model:
-  vision: {type: tiny}
+  vision: {type: tiny, width: 32, layers: 1}
   anchors: {type: cls_topk, count: 8}
   connector: mlp2x_gelu
-  language: {type: tiny}
+  language: {type: tiny, width: 48, layers: 4, ffn: 64}
   band: {start: 2, length: 2}
   bridge: low_rank
 data: {folder: FOLDER, world: {train: 12, test: 6, val: 4, questions: 4}}
@@ -234,7 +234,7 @@ def test_load_arm_refuses_another_shape(folder: Path, finished: Path, tmp_path: 
     tensors["language_model.norm.weight"] = torch.ones(3)
     save_file(tensors, tmp_path / "model.safetensors")
     lit = LitArm(fit(folder, "first").plan()["recipe"], 5)
-    with pytest.raises(LabError, match=r"norm\.weight is \[3\], the arm needs \[96\]"):
+    with pytest.raises(LabError, match=r"norm\.weight is \[3\], the arm needs \[48\]"):
         load_arm(lit.model, tmp_path)
 
 

@@ -25,10 +25,10 @@ from eramv_lab.train.plan import Fit, checkpoint_steps, clear, fit_of
 
 RECIPE = """
 model:
-  vision: tiny
+  vision: {type: tiny, width: 32, layers: 1}
   anchors: {type: cls_topk, count: 4}
   connector: mlp2x_gelu
-  language: tiny
+  language: {type: tiny, width: 48, layers: 3, ffn: 64}
   band: {start: 2, length: 1}
 data: {folder: FOLDER, world: {train: 20, test: 4, val: 4, questions: 2}}
 train:
