@@ -31,7 +31,7 @@ def build_model(
         _load_language(model, spec.language.path)
     if getattr(spec.vision, "path", None):
         load_tower(model.vision_tower, spec.vision.path)
-    model.reset_band_from_language()
+    model.reset_band()
     if stops and model.generation_config is not None:
         model.generation_config.eos_token_id = list(stops)
     return model

@@ -89,7 +89,7 @@ class EramvForConditionalGeneration(  # pyright: ignore[reportIncompatibleMethod
             self.generation_config.suppress_tokens = [config.image_token_id]
         names = {type(layer).__name__ for layer in self.language_model.layers}
         self._no_split_modules = [*(self._no_split_modules or []), *names]
-        self.reset_band_from_language()
+        self.reset_band()
 
     @classmethod
     def from_llava(
@@ -110,11 +110,17 @@ class EramvForConditionalGeneration(  # pyright: ignore[reportIncompatibleMethod
         """Components start themselves (zeros stay zeros); the language model by its own rule."""
 
     @torch.no_grad()
-    def reset_band_from_language(self) -> None:
-        """Start the band's own weights from the layers they stand in, as their sharing says."""
+    def reset_band(self) -> None:
+        """Start the band's own weights from the layers they stand in, as their sharing says, and
+        its bridges from the connector."""
+        bridges = [self.shared_bridge]
         for i in self.spec.readers:
             layer = self.language_model.layers[i]
             layer.band.sharing.reset_from(layer)  # on meta too: a norm's epsilon is no weight
+            bridges.append(layer.band.bridge)
+        if self.spec.bridge is not None and self.spec.bridge.copies:
+            for bridge in filter(None, bridges):
+                bridge.reset_from(self.connector)
 
     def get_input_embeddings(self) -> nn.Module:
         """The language model's embedding."""

@@ -59,19 +59,26 @@ def treatment(
 ) -> Literal["matrix", "decay", "plain", "lora", "gate"]:
     """How a parameter is trained: by Muon (a hidden matrix), by AdamW with or without decay.
 
-    Vectors (norms, biases), embeddings and heads are plain. A gate is the scale of a matrix that
-    starts at zero, and moves at the matrices' rate: at that of norms it would stay nearly closed.
-    The halves of a low-rank difference are AdamW's, with decay: Muon makes all directions of a
-    matrix's step equally long, and here the matrix that counts is the halves' product.
+    Vectors (norms, biases), embeddings and heads are plain, and so is what is no weight of a map:
+    rows of a table that a module holds by a name of its own, such as learned queries. A gate is the
+    scale of a matrix that starts at zero, and moves at the matrices' rate: at that of norms it
+    would stay nearly closed. The halves of a low-rank difference are AdamW's, with decay: Muon
+    makes all directions of a matrix's step equally long, and here the matrix that counts is the
+    halves' product.
     """
     if is_difference(name):
         return "lora"
-    module = name.rsplit(".", 2)[-2] if "." in name else name
+    module, own = name.split(".")[-2:] if "." in name else (name, name)
     if module == "gate" and parameter.ndim < 2:
         return "gate"
-    if parameter.ndim < 2 or "embed" in module or module == "lm_head":
+    if parameter.ndim < 2 or "embed" in module or module == "lm_head" or not _is_map(own):
         return "plain"
     return "matrix" if role in MATRIX_ROLES and parameter.ndim == 2 else "decay"
+
+
+def _is_map(name: str) -> bool:
+    """Whether a module's own parameter, called `name`, is applied as a map."""
+    return name.endswith("weight")
 
 
 def build_optimizer(

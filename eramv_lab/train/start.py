@@ -71,8 +71,9 @@ def load_base(model: EramvForConditionalGeneration, folder: Path) -> None:
     """Fill tower, connector and language model; what the arm adds keeps its own start.
 
     So does a connector that is none of a base (`begin_anew`); a fine connector that could be one
-    begins as the base's. Bands that begin as a copy of the language model are made anew. Raises
-    LabError naming every tensor that is missing, left over or of another shape.
+    begins as the base's. What a band begins with as a copy of the language model or the connector
+    is made anew. Raises LabError naming every tensor that is missing, left over or of another
+    shape.
     """
     wrong: list[str] = []
     found: dict[str, Tensor] = {}
@@ -94,15 +95,15 @@ def load_base(model: EramvForConditionalGeneration, folder: Path) -> None:
     wrong += [f"{name} is left over" for name in sorted(found.keys() - wanted.keys())]
     _refuse(wrong, f"the base in {folder}")
     _copy(found, wanted)
-    model.reset_band_from_language()
+    model.reset_band()
 
 
 def load_arm(model: EramvForConditionalGeneration, folder: Path) -> None:
     """Fill the model with the weights of another arm or model, the parts that this arm has.
 
-    A bridge, band or fine connector that the other one lacks keeps its own start; bands that begin
-    as a copy of the language model are made anew. Raises LabError naming every other tensor that
-    is missing or of another shape, and where the file cannot be read.
+    A bridge, band or fine connector that the other one lacks keeps its own start; what begins as a
+    copy of the language model or the connector is made anew. Raises LabError naming every other
+    tensor that is missing or of another shape, and where the file cannot be read.
     """
     found = _weights(folder)
     wanted = _own_tensors(model)
@@ -116,7 +117,7 @@ def load_arm(model: EramvForConditionalGeneration, folder: Path) -> None:
     _refuse(_wrong(required, found), f"the weights in {folder}")
     taken = {n: t for n, t in found.items() if n in required}
     _copy({n: t for n, t in taken.items() if role_of(n) not in NEW_ROLES}, wanted)
-    model.reset_band_from_language()
+    model.reset_band()
     _copy({n: t for n, t in taken.items() if role_of(n) in NEW_ROLES}, wanted)
 
 

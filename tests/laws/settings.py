@@ -216,7 +216,12 @@ SETTINGS: dict[str, dict[str, Setting]] = {
         ),
         "low_rank": Setting(config={"rank": 3}, options={"rank": Turn(4)} | SHARE),
         "projector": Setting(
-            options={"share": Turn("band"), "carry": Same("refused: it leaves the width it reads")}
+            options={
+                "share": Turn("band"),
+                "carry": Same("refused: it leaves the width it reads"),
+                "skip": Turn(True),
+                "init": Turn("connector", start=True),
+            }
         ),
         "ffn": Setting(
             options={"share": Same("refused: each layer brings its own"), "carry": Turn(True)}

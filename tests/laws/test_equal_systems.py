@@ -143,7 +143,7 @@ def test_own_weights_that_are_copies_are_shared_ones(family: str, sharing: str, 
     language = {"type": "hf", "config": LANGUAGES[family]}
     section = with_keys(TINY, language=language, **{"band.at": at})
     shared, own = model_of(section), model_of(with_keys(section, sharing=sharing))
-    own.reset_band_from_language()
+    own.reset_band()
     if sharing == "lora":
         zeros = {k: v.zero_() for k, v in own.state_dict().items() if ".sharing." in k}
         own.load_state_dict(zeros, strict=False)

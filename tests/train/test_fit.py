@@ -196,6 +196,29 @@ def test_separate_weights_start_from_the_bases_own(folder: Path, base: Path) -> 
     assert torch.equal(found["k_proj"], layer.self_attn.k_proj.weight)
 
 
+@pytest.mark.parametrize("share", ["layer", "band"])
+def test_projectors_start_as_the_connector_that_the_base_has(folder, base, share: str) -> None:
+    plan = fit(folder, "first").plan()
+    bridge = {"type": "projector", "init": "connector", "share": share}
+    arm = plan["recipe"] | {"model": plan["recipe"]["model"] | {"bridge": bridge}}
+    lit = LitArm(arm, 5)
+    load_base(lit.model, base)
+    layers, states = lit.model.language_model.layers, torch.randn(2, 7, 64)
+    own = [layer.band.bridge for layer in layers if layer.band is not None]
+    bridges = own if share == "layer" else [lit.model.shared_bridge]
+    for bridge in bridges:
+        assert torch.equal(bridge(states, layer=layers[2]), lit.model.connector(states))
+    weights = {w.data_ptr() for part in (*bridges, lit.model.connector) for w in part.parameters()}
+    assert len(weights) == 4 * (len(bridges) + 1), "each has weights of its own"
+    lit.model.save_pretrained(folder / f"learnt_{share}")  # and what has learnt is taken as it is
+    tensors = load_file(file := folder / f"learnt_{share}" / "model.safetensors")
+    learnt = [name for name in tensors if name.endswith("bridge.up.weight")]
+    save_file(tensors | {name: tensors[name] + 1 for name in learnt}, file)
+    load_arm(lit.model, file.parent)
+    state = lit.model.state_dict()
+    assert learnt and all(torch.equal(state[name], tensors[name] + 1) for name in learnt)
+
+
 def test_a_base_that_lacks_a_tensor_is_named(folder: Path, base: Path, tmp_path: Path) -> None:
     for part in base.glob("*.safetensors"):
         tensors = load_file(part)

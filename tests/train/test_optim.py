@@ -83,6 +83,14 @@ def test_gates_move_as_fast_as_the_matrices_that_they_scale(name: Any, rate: flo
     assert [len(g["params"]) for g in groups if g["kind"] == "gate"] == [2]
 
 
+def test_learned_queries_are_rows_of_a_table_and_no_map() -> None:
+    names = ("queries", "read.q.weight", "in_proj_weight")
+    three = [(f"connector.{n}", "connector", nn.Parameter(torch.zeros(2, 2))) for n in names]
+    groups = build_optimizer(three, lr=5e-4, muon_lr=0.01, weight_decay=0.1).param_groups
+    found = {(g["kind"], g["weight_decay"]): len(g["params"]) for g in groups}
+    assert found == {("muon", 0.1): 2, ("plain", 0.0): 1}
+
+
 def test_chain_equals_separate_optimizers(net: Net) -> None:
     other = copy.deepcopy(net)
     p = dict(other.named_parameters())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -180,6 +181,7 @@ class _Fresh:
         spec = self.model.spec
         if part == "shared_bridge":
             bridge = build_part("bridge", spec.bridge, spec.dims(), self.seed, "bridge")
+            self._start(bridge)
             return _named(bridge, part)
         if part == "fine_connector":
             fine = build_part("connector", spec.fine_connector, spec.dims(), self.seed, part)
@@ -195,8 +197,21 @@ class _Fresh:
         }
         layer.load_state_dict(state, strict=False, assign=True)
         band.sharing.reset_from(layer)
+        self._start(band.bridge)
         layer.to("meta")
         return _named(band, f"{part}.band")
+
+    def _start(self, bridge: Any) -> None:
+        """Start a bridge from the connector, where it begins as its copy."""
+        if bridge is None or not self.model.spec.bridge.copies:
+            return
+        connector = copy.deepcopy(self.model.connector)
+        names = [f"connector.{name}" for name in connector.state_dict()]
+        own = {n: self.weights.read(self.theirs[n]) for n in names if n in self.theirs}
+        state = {**self._make("connector"), **own} if len(own) < len(names) else own
+        plain = {n.removeprefix("connector."): tensor for n, tensor in state.items()}
+        connector.load_state_dict(plain, assign=True)
+        bridge.reset_from(connector)
 
 
 def _named(module: nn.Module, prefix: str) -> dict[str, Tensor]:

@@ -32,6 +32,11 @@ class BridgeConfig:
     carry: bool = False
     """Each band layer works on the last one's result instead of on the same features."""
 
+    @property
+    def copies(self) -> bool:
+        """It begins as a copy of the connector, which its module's `reset_from` is given."""
+        return False
+
     def check(self, spec: ModelSpec) -> Iterator[str]:
         """Nothing is wrong with it."""
         yield from ()

@@ -22,6 +22,7 @@ BANDS: dict[str, dict[str, Any]] = {
     "word": {"band": "all", "bridge": "low_rank"},
     "list": {"band": [1], "bridge": {"type": "mlp", "share": "band", "carry": True}},
     "channel": {"band": BAND | {"gate": "channel"}, "bridge": "projector"},
+    "copy": {"band": BAND, "bridge": {"type": "projector", "init": "connector"}},
     "flamingo": {"band": BAND | {"at": "before"}, "sharing": "separate"},
     "after": {"band": BAND | {"at": "after", "queries": "text"}, "sharing": "lora"},
     "kv_copy": {"band": BAND, "sharing": "kv_copy", "fine": {"type": "all", "cls": True}},
@@ -90,7 +91,7 @@ def test_an_open_band_is_told(source: Path, tmp_path: Path, how: dict[str, str])
     assert (logits(made, processor) - logits(plain, processor)).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("kind", ["separate", "kv_copy", "own_norm", "list", "channel"])
+@pytest.mark.parametrize("kind", ["separate", "kv_copy", "own_norm", "list", "copy"])
 def test_the_folder_is_the_model_in_memory(source: Path, tmp_path: Path, kind: str):
     section = FEW | BANDS.get(kind, {"band": BAND, "sharing": kind, "bridge": "mlp"})
     made = EramvForConditionalGeneration.from_llava(source, seed=5, **section)
@@ -102,6 +103,9 @@ def test_the_folder_is_the_model_in_memory(source: Path, tmp_path: Path, kind: s
     assert torch.equal(logits(found, processor), logits(made, processor))
     band = made.language_model.layers[1].band
     layer = made.language_model.layers[1]
+    if kind == "copy":
+        states = torch.randn(2, 5, made.dims.vision.width)
+        assert torch.equal(band.bridge(states, layer=layer), made.connector(states))
     if kind in ("separate", "own_norm"):
         norm = band.sharing.memory_norm
         assert norm.eps == found.language_model.layers[1].band.sharing.memory_norm.eps == 1e-4

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.functional import gelu, silu
 
-from eramv_lab.registry import BRIDGE
+from eramv_lab.registry import BRIDGE, CONNECTOR
 from eramv_lab.shapes import Dims, LanguageDims, VisionDims
 
 DIMS = Dims(
@@ -57,6 +57,9 @@ def test_low_rank_is_written_out():
 def test_projector_takes_the_towers_width():
     bridge, x = build("projector"), torch.randn(2, 5, 6)
     torch.testing.assert_close(bridge(x, layer=LAYER), bridge.out(gelu(bridge.up(x))))
+    bridge = build("projector", skip=True)
+    by_hand = bridge.out(gelu(bridge.up(x))) + x @ bridge.skip.weight.T
+    torch.testing.assert_close(bridge(x, layer=LAYER), by_hand)
 
 
 def test_ffn_is_the_layers_own():
@@ -76,4 +79,15 @@ def test_impossible_combinations_are_named():
     spec = SimpleNamespace()
     assert list(BRIDGE.get("mlp").config(carry=True, share="band").check(spec)) == []
     assert "carry" in next(BRIDGE.get("projector").config(carry=True).check(spec))
+    for connector, word in (
+        (None, "the connector is none"),
+        (CONNECTOR.get("linear").config(), "the connector is linear"),
+        (CONNECTOR.get("mlp2x_gelu").config(skip=True), "write skip: true"),
+    ):
+        (told,) = (
+            BRIDGE.get("projector")
+            .config(init="connector")
+            .check(SimpleNamespace(connector=connector))
+        )
+        assert word in told
     assert "share: layer" in next(BRIDGE.get("ffn").config(share="band").check(spec))
