@@ -23,7 +23,7 @@ LONGEST = 320  # lines of a package file
 UNLOCKED = {"torch", "ray", "bitsandbytes", "lmms-eval"}  # chosen at set-up; left to who wants it
 
 LAYERS = (
-    ("__init__", "hook", "errors", "registry", "shapes"),
+    ("__init__", "hook", "errors", "files", "registry", "shapes"),
     ("recipe",),
     ("slots",),
     ("model",),
@@ -43,6 +43,7 @@ NEVER = {  # libraries that a part imports nowhere, not even inside a function
     "__init__": {"torch", "transformers"} | TRAINING,
     "hook": {"torch", "transformers"} | TRAINING,
     "errors": {"torch", "transformers"} | TRAINING,
+    "files": {"torch", "transformers"} | TRAINING,
     "registry": {"torch", "transformers"} | TRAINING,
     "shapes": {"torch", "transformers"} | TRAINING,
     "recipe": {"torch", "transformers"} | TRAINING,

@@ -20,10 +20,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from eramv_lab.data.files import locked, made_beside, progress
+from eramv_lab.data.files import locked, progress
 from eramv_lab.data.pixels import Pixels
 from eramv_lab.data.reader import ShardDataset
 from eramv_lab.data.shards import BrokenSample, damaged
+from eramv_lab.files import made_beside
 from eramv_lab.recipe.model_spec import ModelSpec
 from eramv_lab.recipe.parse import plain
 from eramv_lab.registry import VISION

@@ -9,12 +9,13 @@ import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from eramv_lab.data.files import locked, made_beside, progress
+from eramv_lab.data.files import locked, progress
 from eramv_lab.data.remote import IMAGES, WAITS
 from eramv_lab.data.shards import Manifest, Packed, write_shard
 from eramv_lab.data.sources import StreamConfig, public
 from eramv_lab.data.stream import FIRST, Found, Streamed, groups, usable_or_broken
 from eramv_lab.errors import LabError, UserError
+from eramv_lab.files import made_beside
 
 log = logging.getLogger(__name__)
 

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from eramv_lab.data import world as world_package
-from eramv_lab.data.files import locked, made_beside, progress
+from eramv_lab.data.files import locked, progress
 from eramv_lab.data.images import png
 from eramv_lab.data.shards import Asked, Manifest, Packed, ShardInfo, write_shard
 from eramv_lab.data.world.config import WorldConfig
 from eramv_lab.data.world.questions import ask
 from eramv_lab.data.world.scene import make_scene, rng_of
 from eramv_lab.errors import LabError, Problem, UserError
+from eramv_lab.files import made_beside
 from eramv_lab.recipe.parse import plain
 
 SCENES_PER_SHARD = 400

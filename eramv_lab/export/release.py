@@ -13,6 +13,7 @@ from eramv_lab.errors import LabError, Problem, UserError, nearest
 from eramv_lab.export.card import Card
 from eramv_lab.export.files import copy_model, hashes, without_paths, write_hashes
 from eramv_lab.export.usage import EXAMPLE, Example
+from eramv_lab.files import new_folder
 from eramv_lab.report.comparison import ArmResult, compare
 from eramv_lab.report.runs import Arm, Found, Run, find, find_study
 from eramv_lab.train.plan import PRUNED
@@ -79,11 +80,9 @@ def export_run(run: Run, out: Path, *, standalone: bool = False) -> None:
     world, the card as README.md, and files.json with the sha256 of every file. Raises UserError
     for an `out` that holds something and for a fit whose files are missing or broken.
     """
-    from eramv_lab.model.convert.written import write_whole
-
     apart(run.folder, out)
-
-    def write(fresh: Path) -> None:
+    scored = _scored(run)
+    with new_folder(out) as fresh:
         copy_model(run.folder, fresh)
         if standalone:
             from eramv_lab.export.standalone import write_standalone
@@ -102,9 +101,6 @@ def export_run(run: Run, out: Path, *, standalone: bool = False) -> None:
         )
         (fresh / "README.md").write_text(card.text(), encoding="utf-8")
         write_hashes(fresh)
-
-    scored = _scored(run)
-    write_whole(out, write)
 
 
 def _sound(read: Any) -> Any:

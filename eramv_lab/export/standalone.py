@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from eramv_lab.errors import Problem, UserError
 from eramv_lab.export.bundle import AUTO, bundle
 from eramv_lab.export.files import ADAPTER, START
+from eramv_lab.files import new_folder
 from eramv_lab.model import EramvConfig, EramvProcessor
 from eramv_lab.model.guard import check_folder, read_json
 from eramv_lab.model.image_processing import EramvImageProcessor
@@ -42,35 +44,32 @@ def write_standalone(folder: Path, out: Path) -> None:
     whole, for components that cannot stand alone, and where `out` holds something else.
     """
     check_folder(folder)
-    here = out.exists() and out.samefile(folder)
-    if out.exists() and not here and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(Problem(message="is there already, and is not empty", file=str(out)))
     files = bundle(EramvConfig.from_pretrained(folder).spec)
     plain = _json(folder / "config.json")
     texts = files | {"config.json": _text(plain | _versions(folder) | {"auto_map": AUTO_MAP})}
     if (folder / "processor_config.json").exists():
         texts |= _processor_texts(folder)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as beside:
-        whole = Path(beside) / "whole"
-        whole.mkdir()
-        for name, text in texts.items():
-            (whole / name).write_text(text, encoding="utf-8")
-        if here:
+    if out.exists() and out.samefile(folder):
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as beside:
+            _write(texts, Path(beside))
             if (out / START).is_dir():
                 write_standalone(out / START, out / START)
-            for file in whole.iterdir():
+            for file in Path(beside).iterdir():
                 file.replace(out / file.name)
-            return
+        return
+    with new_folder(out) as whole:
+        _write(texts, whole)
         for file in (f for pattern in COPIED for f in sorted(folder.glob(pattern)) if f.is_file()):
             target = whole / file.relative_to(folder)
             target.parent.mkdir(exist_ok=True)
             shutil.copyfile(file, target)
         if (whole / START).is_dir():
             write_standalone(whole / START, whole / START)
-        if out.exists():
-            out.rmdir()
-        whole.replace(out)
+
+
+def _write(texts: Mapping[str, str], folder: Path) -> None:
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
 
 
 def _processor_texts(folder: Path) -> dict[str, str]:

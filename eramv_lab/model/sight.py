@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -50,18 +50,14 @@ def look(
             "processor writes them"
         )
     shift = 0 if with_cls(spec) else 1  # row of a table in which 0 may be CLS
-    shared, projected = shares(spec), projects(spec)
+    shared = shares(spec)
     picks = spec.anchors is not None and spec.anchors.picks
     table_NRD: Tensor | None = None
-    if projected or (shared and (picks or selector is None)):
+    if projects(spec) or (shared and (picks or selector is None)):
         table_NRD = connector(_table(patches, not shift))
-    if selector is None:
-        chosen = None
-    elif projected:
-        assert table_NRD is not None
-        chosen = selector(patches, table_NRD[:, 1 - shift :])
-    else:
-        chosen = selector(patches)
+    if projects(spec) and table_NRD is not None:
+        patches = replace(patches, projected_NPD=table_NRD[:, 1 - shift :])
+    chosen = None if selector is None else selector(patches)
     fine_NM = fine_NMD = None  # of its rows, 0 is CLS and p + 1 is patch p
     if fine is not None:
         taken = chosen.index_NA if picks and chosen is not None else None
@@ -80,13 +76,12 @@ def look(
         tokens = Tokens(states_NAD=visual_NAD, index_NA=chosen.index_NA, mask_NA=chosen.mask_NA)
     else:
         rows_NRV = chosen.states_NAV
-        both = fine_NMD is not None and shared and table_NRD is None
-        if both:  # rows made of several patches, and the fine features, in one call
-            rows_NRV = torch.cat([fine_NMD, rows_NRV], dim=1)  # type: ignore[list-item]
-        visual_NAD = connector(rows_NRV)
-        if both:
-            assert fine_NM is not None
-            fine_NMD, visual_NAD = visual_NAD.tensor_split([fine_NM.shape[1]], dim=1)
+        if fine_NMD is not None and shared and table_NRD is None:
+            # rows made of several patches, and the fine features, in one call
+            both_NRD = connector(torch.cat([fine_NMD, rows_NRV], dim=1))
+            fine_NMD, visual_NAD = both_NRD.tensor_split([fine_NMD.shape[1]], dim=1)
+        else:
+            visual_NAD = connector(rows_NRV)
         tokens = Tokens(states_NAD=visual_NAD, index_NA=chosen.index_NA, mask_NA=chosen.mask_NA)
     if fine_NM is not None:
         fine_NM = fine_NM - 1

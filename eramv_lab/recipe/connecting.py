@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from eramv_lab.registry import ANCHORS, CONNECTOR
+from eramv_lab.registry import CONNECTOR
 
 if TYPE_CHECKING:
     from eramv_lab.recipe.model_spec import ModelSpec
@@ -27,11 +27,8 @@ def shares(spec: ModelSpec) -> bool:
 
 
 def projects(spec: ModelSpec) -> bool:
-    """Whether the selector chooses among patches in language width (`Need.PROJECTED`)."""
-    if spec.anchors is None:
-        return False
-    need: Any = getattr(ANCHORS.of(spec.anchors).factory, "need", ())
-    return any(flag.name == "PROJECTED" for flag in need)
+    """Whether the selector chooses among patches in language width."""
+    return spec.anchors is not None and spec.anchors.projected
 
 
 def with_cls(spec: ModelSpec) -> bool:

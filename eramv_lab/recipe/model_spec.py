@@ -107,6 +107,10 @@ class ModelSpec:
 
     def events(self) -> tuple[Any, ...]:
         """What the reducers do, in order of layer."""
+        return self._events
+
+    @cached_property
+    def _events(self) -> tuple[Any, ...]:  # a price asks in every layer, and some search for them
         dims = self.dims()
         events = [e for r in self.reducer for e in r.events(dims.language.layers, dims.visual)]
         return tuple(sorted(events, key=lambda e: (e.layer, e.kind != "inject")))

@@ -25,8 +25,6 @@ class Need(Flag):
     CLS_LOGITS = auto()
     LEVELS = auto()
     """The hidden states that the connector's `levels` name."""
-    PROJECTED = auto()
-    """Of the connector: a selector is handed the patches in language width as well."""
 
 
 FLOATS = ("cls_attention", "cls_logits")
@@ -51,10 +49,13 @@ class Patches:
     """The keys K of `cls_logits`: those of the last block, which may lie behind the states."""
     levels: tuple[Tensor, ...] = ()
     """Hidden states [N,P,V] as asked for, lowest first; the tower's own numbers say which."""
+    projected_NPD: Tensor | None = None
+    """The patches behind the connector, for a selector that is `projected`; of no tower."""
 
     def features(self) -> dict[str, Tensor]:
         """What a cache holds of them, by name: `states`, `cls`, ..., `level_0`, `level_1`, ..."""
-        found = {name: getattr(self, field) for name, field in _FIELDS.items()}
+        found = {"states": self.states_NPV}
+        found |= {name: getattr(self, field) for name, field in _FIELDS.items()}
         found |= {f"level_{i}": level for i, level in enumerate(self.levels)}
         return {name: value for name, value in found.items() if value is not None}
 
@@ -65,19 +66,22 @@ class Patches:
         """Patches of what a cache held, in `dtype`, what stays in float32 apart."""
         moved = {n: v if n in FLOATS else v.to(dtype) for n, v in features.items()}
         levels = sorted((n for n in moved if n.startswith("level_")), key=lambda n: int(n[6:]))
-        fields = {field: moved.get(name) for name, field in _FIELDS.items()}
-        return cls(grid=grid, levels=tuple(moved[n] for n in levels), **fields)  # type: ignore[arg-type]
+        return cls(
+            states_NPV=moved["states"],
+            grid=grid,
+            levels=tuple(moved[name] for name in levels),
+            **{field: moved.get(name) for name, field in _FIELDS.items()},
+        )
 
 
 _FIELDS = {
-    "states": "states_NPV",
     "cls": "cls_NV",
     "cls_attention": "cls_attention_NHP",
     "keys": "keys_NPV",
     "cls_logits": "cls_logits_NP",
     "logit_keys": "logit_keys_NPV",
 }
-"""Field of Patches by the name of a cached feature."""
+"""Field of Patches by the name of a cached feature, as far as one may be missing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

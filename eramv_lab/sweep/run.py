@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -31,7 +30,7 @@ from eramv_lab.sweep.worker import PRELOAD
 from eramv_lab.train.around import shared_jobs
 from eramv_lab.train.plan import Fit, fit_of
 from eramv_lab.train.pool import Watcher, reason, run_jobs
-from eramv_lab.train.stop import INTERRUPTED, TERMINATED, Signalled, Stopped, requeue, stoppable
+from eramv_lab.train.stop import STOPS, ended_by, stoppable
 from eramv_lab.train.study import width_of
 
 WORK = "eramv_lab.sweep.worker:work"
@@ -96,14 +95,8 @@ def run_sweep(
                 said = "the search is done; another process writes its report in"
                 search.say(f"{said} {search.root}/")
                 return code
-        except KeyboardInterrupt:
-            search.say("stopped; the same command goes on with what is not finished")
-            return INTERRUPTED
-        except (Signalled, Stopped) as stopped:
-            name = signal.Signals(stopped.number).name
-            search.say(f"stopped by {name}; the same command goes on")
-            requeue(stopped.number, search.console)
-            return INTERRUPTED if stopped.number == signal.SIGINT else TERMINATED
+        except STOPS as stop:
+            return ended_by(stop, search.console)
 
 
 def _search(
@@ -150,7 +143,7 @@ def _search(
                 _drain(search, opened, show, mine)
                 if not opened.left() or not opened.leads:
                     break
-        except (KeyboardInterrupt, Signalled, Stopped):
+        except STOPS:
             with suppress(LabError), readable(search.url), locked(ticket_lock(root)):
                 give_back(tickets, mine, lost=False)  # of workers that could not do so themselves
             raise

@@ -18,8 +18,8 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import nn
 
-from eramv_lab.data.files import made_beside
 from eramv_lab.errors import LabError, UserError
+from eramv_lab.files import made_beside
 from eramv_lab.model.configuration import EramvConfig
 from eramv_lab.recipe.lora import adapted
 from eramv_lab.train.files import read_json

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -18,6 +18,9 @@ from eramv_lab.recipe.connecting import CONNECTORS, begin_anew
 from eramv_lab.recipe.released import weight_files
 from eramv_lab.train.plan import base_folder
 from eramv_lab.train.roles import role_of
+
+if TYPE_CHECKING:
+    from eramv_lab.model.modeling import EramvForConditionalGeneration
 
 BASE_PARTS = {"vision": "vision_tower", "connector": "connector", "language": "language_model"}
 """Files of a base by the module of the model that they fill."""
@@ -48,7 +51,7 @@ def build_once(
         if not is_base(folder):
             from eramv_lab.train.base.build import build_base
 
-            build_base(recipe, seed, folder, progress=tell or False)  # type: ignore[arg-type]
+            build_base(recipe, seed, folder, progress=tell or False)
 
 
 def is_base(folder: Path) -> bool:
@@ -56,7 +59,7 @@ def is_base(folder: Path) -> bool:
     return (folder / "base.json").is_file()
 
 
-def load_start(model: nn.Module, start: Mapping[str, str] | None) -> None:
+def load_start(model: EramvForConditionalGeneration, start: Mapping[str, str] | None) -> None:
     """Fill the model from what a plan's `start` names: the folder of a `base`, `arm`, `model`."""
     if folder := begun_from(start):
         load_arm(model, Path(folder))
@@ -64,7 +67,7 @@ def load_start(model: nn.Module, start: Mapping[str, str] | None) -> None:
         load_base(model, Path(start["base"]))
 
 
-def load_base(model: nn.Module, folder: Path) -> None:
+def load_base(model: EramvForConditionalGeneration, folder: Path) -> None:
     """Fill tower, connector and language model; what the arm adds keeps its own start.
 
     So does a connector that is none of a base (`begin_anew`); a fine connector that could be one
@@ -74,7 +77,7 @@ def load_base(model: nn.Module, folder: Path) -> None:
     """
     wrong: list[str] = []
     found: dict[str, Tensor] = {}
-    own, spec = begin_anew(model.spec), model.spec  # type: ignore[arg-type]
+    own, spec = begin_anew(model.spec), model.spec
     for part, path in BASE_PARTS.items():
         tensors = load_file(folder / f"{part}.safetensors")
         head = {name for name in tensors if name.startswith("lm_head.")}
@@ -92,10 +95,10 @@ def load_base(model: nn.Module, folder: Path) -> None:
     wrong += [f"{name} is left over" for name in sorted(found.keys() - wanted.keys())]
     _refuse(wrong, f"the base in {folder}")
     _copy(found, wanted)
-    _reset_band(model)
+    model.reset_band()
 
 
-def load_arm(model: nn.Module, folder: Path) -> None:
+def load_arm(model: EramvForConditionalGeneration, folder: Path) -> None:
     """Fill the model with the weights of another arm or model, the parts that this arm has.
 
     A bridge, band or fine connector that the other one lacks keeps its own start; what begins as a
@@ -114,7 +117,7 @@ def load_arm(model: nn.Module, folder: Path) -> None:
     _refuse(_wrong(required, found), f"the weights in {folder}")
     taken = {n: t for n, t in found.items() if n in required}
     _copy({n: t for n, t in taken.items() if role_of(n) not in NEW_ROLES}, wanted)
-    _reset_band(model)
+    model.reset_band()
     _copy({n: t for n, t in taken.items() if role_of(n) in NEW_ROLES}, wanted)
 
 
@@ -162,9 +165,3 @@ def _refuse(wrong: Iterable[str], what: str) -> None:
 def _copy(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
     for name, tensor in found.items():
         wanted[name].copy_(tensor)
-
-
-def _reset_band(model: nn.Module) -> None:
-    reset: Any = getattr(model, "reset_band", None)
-    if reset is not None:
-        reset()

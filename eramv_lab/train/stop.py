@@ -71,6 +71,21 @@ class Signalled(BaseException):
         self.number = number
 
 
+STOPS = (KeyboardInterrupt, Signalled, Stopped)
+"""How a study hears that it is to stop."""
+
+
+def ended_by(stop: BaseException, console: Console) -> int:
+    """The exit code of what one of `STOPS` has ended; says that the same command goes on."""
+    number = getattr(stop, "number", signal.SIGINT)
+    said = "stopped; the same command goes on with what is not finished"
+    if not isinstance(stop, KeyboardInterrupt):
+        said = f"stopped by {signal.Signals(number).name}; the same command goes on"
+    console.print(said, soft_wrap=True)
+    requeue(number, console)
+    return INTERRUPTED if number == signal.SIGINT else TERMINATED
+
+
 def stop_signals() -> list[int]:
     """Signals that ask to stop: SIGTERM, and in a SLURM job its warning signal SIGUSR1."""
     return [signal.SIGTERM, *([signal.SIGUSR1] if slurm_job() else [])]

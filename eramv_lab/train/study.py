@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,7 +35,7 @@ from eramv_lab.train.plan import (
 )
 from eramv_lab.train.pool import PRELOAD, Job, reason, run_jobs
 from eramv_lab.train.show import Show
-from eramv_lab.train.stop import INTERRUPTED, TERMINATED, Signalled, Stopped, requeue, stoppable
+from eramv_lab.train.stop import INTERRUPTED, STOPS, TERMINATED, ended_by, stoppable
 from eramv_lab.train.together import fit_together, follow, processes
 
 
@@ -139,14 +138,8 @@ def _study(
         try:
             with stoppable():
                 code = run(open_fits)
-        except KeyboardInterrupt:
-            console.print("stopped; the same command goes on with what is not finished")
-            return INTERRUPTED
-        except (Signalled, Stopped) as stopped:
-            name = signal.Signals(stopped.number).name
-            console.print(f"stopped by {name}; the same command goes on")
-            requeue(stopped.number, console)
-            return INTERRUPTED if stopped.number == signal.SIGINT else TERMINATED
+        except STOPS as stop:
+            return ended_by(stop, console)
     if any(f.result() for f in fits):
         _close(root, console)
     return code

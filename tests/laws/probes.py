@@ -131,10 +131,11 @@ def everything(spec: ModelSpec) -> Need:
 
 
 def _anchors(module: Any, spec: ModelSpec, n: int, moved: Callable[..., Any]) -> dict[str, Tensor]:
-    given = [moved(patches(spec, n))]
-    if Need.PROJECTED in module.need:
-        given.append(moved(draw(n, spec.vision.dims().patches, spec.language.dims().width)))
-    out = module(*given)
+    seen: Patches = moved(patches(spec, n))
+    if spec.anchors.projected:
+        rows_NPD = moved(draw(n, spec.vision.dims().patches, spec.language.dims().width))
+        seen = replace(seen, projected_NPD=rows_NPD)
+    out = module(seen)
     found = {"states": out.states_NAV, "index": out.index_NA}
     return found if out.mask_NA is None else found | {"mask": out.mask_NA.long()}
 

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from eramv_lab.errors import Problem, UserError
+from eramv_lab.files import new_folder
 from eramv_lab.model.configuration import EramvConfig
 from eramv_lab.model.convert.checkpoint import Checkpoint, open_checkpoint
 from eramv_lab.model.convert.names import USELESS, our_name, their_name
 from eramv_lab.model.convert.processors import has_chat, llava_processor, our_processor
 from eramv_lab.model.convert.sections import Section, lay_over
 from eramv_lab.model.convert.weights import SHARD, Planned, Weights, write_shards
-from eramv_lab.model.convert.written import write_whole
 from eramv_lab.model.guard import some
 from eramv_lab.model.parts import build_band, build_part
 
@@ -56,15 +56,12 @@ def convert_llava(
     chosen = _section(checkpoint, section or {}, theirs)
     model, planned = _plan(checkpoint, chosen, seed)
     ours = theirs and our_processor(theirs, chosen.spec, model.config.image_token_id)
-
-    def write(folder: Path) -> None:
-        model.config.save_pretrained(folder)
-        model.generation_config.save_pretrained(folder)
-        write_shards(folder, planned, shard)
+    with new_folder(out) as fresh:
+        model.config.save_pretrained(fresh)
+        model.generation_config.save_pretrained(fresh)
+        write_shards(fresh, planned, shard)
         if ours is not None:
-            ours.save_pretrained(folder)
-
-    write_whole(out, write)
+            ours.save_pretrained(fresh)
     told = [*chosen.notes, *filter(None, [chosen.warning])]
     if ours is None:
         told.append(f"{checkpoint.name} has no processor, so {out} has none")

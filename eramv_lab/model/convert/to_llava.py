@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from eramv_lab.errors import Problem, UserError
+from eramv_lab.files import new_folder
 from eramv_lab.model.configuration import EramvConfig
 from eramv_lab.model.convert.names import our_name, their_name
 from eramv_lab.model.convert.processors import their_processor
@@ -17,7 +18,6 @@ from eramv_lab.model.convert.weights import (
     Weights,
     write_shards,
 )
-from eramv_lab.model.convert.written import write_whole
 from eramv_lab.recipe.model_spec import ModelSpec
 from eramv_lab.registry import SLOTS
 
@@ -64,14 +64,12 @@ def to_llava(source: Any, out: Path, *, processor: Any = None, shard: str | int 
             continue
         planned[their_name(ours)] = _empty(entry), lambda key=key: weights.read(key)
 
-    def write(fresh: Path) -> None:
+    with new_folder(Path(out)) as fresh:
         theirs.save_pretrained(fresh)
         generation.save_pretrained(fresh)
         write_shards(fresh, planned, shard)
         if processor is not None:
             their_processor(processor, spec).save_pretrained(fresh)
-
-    write_whole(Path(out), write)
 
 
 def _empty(entry: Any) -> Any:

@@ -39,6 +39,8 @@ class SelectorConfig:
 
     picks: ClassVar[bool] = True
     """Rows are rows of the tower, not made from several."""
+    projected: ClassVar[bool] = False
+    """It chooses among the patches in language width: the connector takes every one of them."""
 
     cls: bool = False
     """Put the tower's CLS row in front (index -1)."""
@@ -95,12 +97,8 @@ class CountedConfig(SelectorConfig):
             yield "count 0 without cls leaves no row; write anchors: none"
 
 
-class Selector(nn.Module, ABC):
-    """Patches -> Anchors: CLS first where it is kept, then the patches of `choose` in raster order.
-
-    The choice stays on the device, is the same for an image alone and in a batch, and ties go to
-    the earlier patch.
-    """
+class SelectorModule(nn.Module):
+    """Patches -> Anchors: what every selector knows, and asks of the tower."""
 
     need: Need = Need.NONE
 
@@ -110,15 +108,20 @@ class Selector(nn.Module, ABC):
         if config.cls:
             self.need = self.need | Need.CLS
 
+
+class Selector(SelectorModule, ABC):
+    """CLS first where it is kept, then the patches of `choose` in raster order.
+
+    The choice stays on the device, is the same for an image alone and in a batch, and ties go to
+    the earlier patch.
+    """
+
     @abstractmethod
     def choose(self, patches: Patches) -> Tensor:
         """index_NA of the patches kept, ascending."""
 
     def forward(self, patches: Patches) -> Anchors:
-        return self.chosen(self.choose(patches), patches)
-
-    def chosen(self, index_NA: Tensor, patches: Patches) -> Anchors:
-        """The patches of `index_NA`, CLS before them where it is kept."""
+        index_NA = self.choose(patches)
         return with_cls(take(patches.states_NPV, index_NA), index_NA, patches, self.config.cls)
 
 

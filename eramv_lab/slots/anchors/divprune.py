@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from eramv_lab.registry import ANCHORS
 from eramv_lab.shapes import Dims, Op
 from eramv_lab.slots.anchors._shared import CountedConfig, Selector, choosing, given
-from eramv_lab.slots.contracts import Anchors, Need, Patches
+from eramv_lab.slots.contracts import Patches
 from eramv_lab.slots.similar import cosines
 
 
@@ -24,6 +25,8 @@ class DivpruneConfig(CountedConfig):
     needs no CLS. A patch is never taken twice, identical ones by their order.
     """
 
+    projected: ClassVar[bool] = True
+
     def ops(self, dims: Dims) -> list[Op]:
         """The cosine of every pair of patches, in language width."""
         if not self.count:
@@ -35,14 +38,9 @@ class DivpruneConfig(CountedConfig):
 class Divprune(Selector):
     """Section 3 of the paper, all images of the batch in step."""
 
-    need = Need.PROJECTED
-
-    def forward(self, patches: Patches, projected_NPD: Tensor | None = None) -> Anchors:
-        rows_NPD = given(projected_NPD, "rows behind the connector")
-        return self.chosen(farthest(rows_NPD, self.config.count), patches)
-
     def choose(self, patches: Patches) -> Tensor:
-        raise NotImplementedError("chosen among projected rows: see `farthest`")
+        rows_NPD = given(patches.projected_NPD, "rows behind the connector")
+        return farthest(rows_NPD, self.config.count)
 
 
 def farthest(rows_NPD: Tensor, count: int) -> Tensor:

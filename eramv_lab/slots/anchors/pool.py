@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from torch import nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from eramv_lab.registry import ANCHORS
 from eramv_lab.shapes import Dims, VisionDims
-from eramv_lab.slots.anchors._shared import CountedConfig, with_cls
-from eramv_lab.slots.contracts import Anchors, Need, Patches
+from eramv_lab.slots.anchors._shared import CountedConfig, SelectorModule, with_cls
+from eramv_lab.slots.contracts import Anchors, Patches
 
 if TYPE_CHECKING:
     from eramv_lab.recipe.model_spec import ModelSpec
@@ -43,17 +42,12 @@ class PoolConfig(CountedConfig):
 
 
 @ANCHORS.register("pool", PoolConfig)
-class Pool(nn.Module):
+class Pool(SelectorModule):
     """Average pooling; windows meet where the sizes divide and overlap by a patch where not."""
 
-    need: Need = Need.NONE
-
     def __init__(self, config: PoolConfig, dims: Dims) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config, dims)
         self.grid = pooled_grids(dims.vision).get(config.count)
-        if config.cls:
-            self.need = self.need | Need.CLS
 
     def forward(self, patches: Patches) -> Anchors:
         states_NPV = patches.states_NPV

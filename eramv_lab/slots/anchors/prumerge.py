@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from eramv_lab.registry import ANCHORS
 from eramv_lab.shapes import Dims, Op, VisionDims
 from eramv_lab.slots.anchors._shared import (
     SelectorConfig,
+    SelectorModule,
     choosing,
     given,
     making,
@@ -83,17 +84,14 @@ class PrumergeConfig(SelectorConfig):
 
 
 @ANCHORS.register("prumerge", PrumergeConfig)
-class Prumerge(nn.Module):
+class Prumerge(SelectorModule):
     """Sections 3.2 and 3.3 of the paper, all images of the batch in step."""
 
     need: Need = Need.CLS_LOGITS
 
     def __init__(self, config: PrumergeConfig, dims: Dims) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config, dims)
         self.most = config.kept_of(dims.vision)
-        if config.cls:
-            self.need = self.need | Need.CLS
 
     def forward(self, patches: Patches) -> Anchors:
         scores_NP = given(patches.cls_logits_NP, "the attention of CLS").detach().float().exp()

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import one_hot
 
 from eramv_lab.registry import ANCHORS
 from eramv_lab.shapes import Dims, Op
 from eramv_lab.slots.anchors._shared import (
     CountedConfig,
+    SelectorModule,
     choosing,
     cls_attention,
     given,
@@ -71,16 +72,14 @@ class VisionzipConfig(CountedConfig):
 
 
 @ANCHORS.register("visionzip", VisionzipConfig)
-class Visionzip(nn.Module):
+class Visionzip(SelectorModule):
     """Section 3.2 of the paper, all images of the batch in step."""
 
     need: Need = Need.CLS_ATTENTION | Need.KEYS
 
     def __init__(self, config: VisionzipConfig, dims: Dims) -> None:
-        super().__init__()
-        self.config, self.heads = config, dims.vision.heads
-        if config.cls:
-            self.need = self.need | Need.CLS
+        super().__init__(config, dims)
+        self.heads = dims.vision.heads
 
     def forward(self, patches: Patches) -> Anchors:
         dominant = self.config.count - self.config.merged

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -26,7 +27,7 @@ def op(
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConnectorConfig:
+class ConnectorConfig(ABC):
     """A connector that carries each row alone: as many rows come out as go in.
 
     Its module: `forward(states_NRV) -> states_NRD`. One that is not per token:
@@ -55,13 +56,13 @@ class ConnectorConfig:
         """Nothing can be wrong."""
         yield from ()
 
+    @abstractmethod
     def ops(self, dims: Dims, rows: int) -> list[Op]:
         """Operations on `rows` rows; where it reads a question also `question`, its words."""
-        raise NotImplementedError
 
+    @abstractmethod
     def parameters(self, dims: Dims) -> int:
         """Number of parameters."""
-        raise NotImplementedError
 
 
 def made(states_NAD: Tensor) -> Tokens:

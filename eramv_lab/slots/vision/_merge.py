@@ -73,7 +73,7 @@ def check_merge(merge: Merge, patches: int, dims: VisionDims, spec: ModelSpec) -
         )
     from eramv_lab.slots.needs import needs_of
 
-    if needs_of(spec) & ~(Need.CLS | Need.PROJECTED):
+    if needs_of(spec) & ~Need.CLS:
         yield (
             "merge and a selector or connector that asks for attention, keys or levels of the "
             "tower's patches; those that do without: anchors all, none, divprune, norm, random"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +18,7 @@ import transformers
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from safetensors.torch import save_file
 
+from eramv_lab.files import made_beside
 from eramv_lab.train.base.batches import tower_states
 from eramv_lab.train.base.language import BaseModel, all_token_accuracy, train_language
 from eramv_lab.train.base.recipe import BaseRecipe, parse_base
@@ -57,7 +56,6 @@ def build_base(
     parsed = replace(parsed, world=replace(parsed.world, seed=parsed.world.seed + seed))
     begun = time.perf_counter()
     steps = parsed.tower.steps + sum(phase.steps for phase in parsed.phases)
-    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}")
     with torch.random.fork_rng(devices=[]), _threads(THREADS), _bar(steps, progress) as tick:
         torch.manual_seed(seed)
         parts, facts = _train(parsed, seed, tick)
@@ -75,16 +73,11 @@ def build_base(
             "safetensors": safetensors.__version__,
         },
     }
-    unfinished.mkdir(parents=True)
-    try:
+    with made_beside(folder) as fresh:
         for name, part in parts.items():
             tensors = {key: value.contiguous() for key, value in part.state_dict().items()}
-            save_file(tensors, unfinished / f"{name}.safetensors", {"format": "pt"})
-        (unfinished / "base.json").write_text(json.dumps(facts, indent=2) + "\n")
-        shutil.rmtree(folder, ignore_errors=True)
-        unfinished.rename(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+            save_file(tensors, fresh / f"{name}.safetensors", {"format": "pt"})
+        (fresh / "base.json").write_text(json.dumps(facts, indent=2) + "\n")
     return facts
 
 

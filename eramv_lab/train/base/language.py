@@ -18,8 +18,9 @@ from eramv_lab.data.world.config import WorldConfig
 from eramv_lab.data.world.questions import ask_about
 from eramv_lab.data.world.scene import rng_of
 from eramv_lab.data.world.vocabulary import BOS, EOS, IDS, WORDS
-from eramv_lab.shapes import Dims, LanguageDims, VisionDims
+from eramv_lab.shapes import Dims, VisionDims
 from eramv_lab.slots.connectors.mlp import MlpConnector, MlpConnectorConfig
+from eramv_lab.slots.language.hf import dims_of
 from eramv_lab.train.base.batches import (
     IGNORE,
     LanguageBatch,
@@ -54,17 +55,8 @@ class BaseModel(nn.Module):
             bos_token_id=IDS[BOS],
             eos_token_id=IDS[EOS],
         )
-        language = LanguageDims(
-            width=recipe.width,
-            layers=recipe.layers,
-            heads=recipe.heads,
-            kv_heads=recipe.kv_heads,
-            head_dim=recipe.head_dim,
-            ffn=recipe.ffn,
-            vocab=len(WORDS),
-            tied=True,
-        )
-        self.connector = MlpConnector(connector, Dims(vision=vision, language=language))
+        dims = Dims(vision=vision, language=dims_of(config.to_dict()))
+        self.connector = MlpConnector(connector, dims)
         self.language = LlamaModel(config)
 
     def forward(self, batch: LanguageBatch, looks: Collection[int] | None = None) -> Tensor:

@@ -1,5 +1,6 @@
 """DivPrune, PruMerge and VisionZip against slow readings of their definitions, image by image."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch.nn.functional import cosine_similarity
 
 from eramv_lab.registry import ANCHORS
 from eramv_lab.shapes import Dims, LanguageDims, VisionDims
-from eramv_lab.slots.contracts import Anchors, Need, Patches
+from eramv_lab.slots.contracts import Anchors, Patches
 
 HEADS, WIDTH = 2, 8
 LANGUAGE = LanguageDims(width=12, layers=2, heads=2, kv_heads=2, head_dim=6, ffn=8, vocab=9)
@@ -57,10 +58,14 @@ def alike(count: int = 2, side: int = 4) -> Patches:
     )
 
 
-def select(name: str, patches: Patches, *projected: Tensor, **options: Any) -> Anchors:
+def select(
+    name: str, patches: Patches, projected_NPD: Tensor | None = None, **options: Any
+) -> Anchors:
     component = ANCHORS.get(name)
     config = component.config(**options)
-    return component.factory(config, dims(patches.grid[0]))(patches, *projected)
+    return component.factory(config, dims(patches.grid[0]))(
+        replace(patches, projected_NPD=projected_NPD)
+    )
 
 
 def best(scores: Tensor, count: int) -> list[int]:
@@ -293,4 +298,3 @@ def test_what_was_not_given_is_said_loudly():
     for name in ("divprune", "prumerge", "visionzip"):
         with pytest.raises(ValueError, match="the tower gave none"):
             select(name, bare, count=9)
-    assert ANCHORS.get("divprune").factory.need == Need.PROJECTED

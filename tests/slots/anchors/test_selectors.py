@@ -1,5 +1,6 @@
 """Selectors against plain loops, ties and edge counts included."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -35,7 +36,7 @@ def select(name: str, patches: Patches, **options: object) -> Anchors:
     selector = component.factory(
         component.config(**options), Dims(vision=vision(patches.grid[0]), language=LANGUAGE)
     )
-    return selector(patches, *([patches.states_NPV] if name == "divprune" else []))
+    return selector(replace(patches, projected_NPD=patches.states_NPV))
 
 
 def problems(name: str, tower: VisionDims, **options: object) -> list[str]:
