@@ -203,7 +203,8 @@ def test_projectors_start_as_the_connector_that_the_base_has(folder, base, share
     arm = plan["recipe"] | {"model": plan["recipe"]["model"] | {"bridge": bridge}}
     lit = LitArm(arm, 5)
     load_base(lit.model, base)
-    layers, states = lit.model.language_model.layers, torch.randn(2, 7, 64)
+    layers = lit.model.language_model.layers
+    states = torch.randn(2, 7, lit.model.spec.dims().vision.width)
     own = [layer.band.bridge for layer in layers if layer.band is not None]
     bridges = own if share == "layer" else [lit.model.shared_bridge]
     for bridge in bridges:
