@@ -40,15 +40,15 @@ def config_in(spec: ModelSpec, case: Case) -> Any:
 
 
 def build(
-    case: Case, seed: int = 0, model: Mapping[str, Any] | None = None, **options: Any
+    case: Case, weights_seed: int = 0, model: Mapping[str, Any] | None = None, **options: Any
 ) -> tuple[Any, ModelSpec]:
-    """The component alone, random weights from `seed`, and the spec that it was built for.
+    """The component alone, random weights from `weights_seed`, and the spec that it was built for.
 
     `options` are keys of its config, `model` other keys of the section.
     """
     spec = spec_of(with_keys(section_of(case, **options), **(model or {})))
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
+        torch.manual_seed(weights_seed)
         module = component(case).factory(config_in(spec, case), spec.dims())
     return module, spec
 

@@ -38,7 +38,7 @@ FEEDS = [
 ]
 FAMILIES = [(("language", "hf"), {"config": config}) for config in LANGUAGES.values()]
 TURNED: list[Built] = [
-    (case, {name: turn.to})
+    (case, {name: turn.to} | {key.removeprefix(f"{case[0]}."): v for key, v in turn.model.items()})
     for case in CASES
     if case[0] in ("anchors", "connector", "bridge", "sharing")
     for name, turn in turned(case)
@@ -67,9 +67,9 @@ def weights(module: Any) -> dict[str, Tensor]:
 @weighty
 def test_the_same_seed_gives_the_same_weights(built: Built):
     case, options = built
-    one, _ = build(case, seed=3, **options)
+    one, _ = build(case, weights_seed=3, **options)
     torch.rand(7)  # the state of the default generator outside does not matter
-    two, _ = build(case, seed=3, **options)
+    two, _ = build(case, weights_seed=3, **options)
     for name, weight in weights(one).items():
         assert torch.equal(weight, weights(two)[name]), name
 
