@@ -67,6 +67,9 @@ def test_a_system_answers_every_verb(file, place, lab, monkeypatch):
     fit = fitted(file, place)
     row = json.loads((fit.folder / "result.json").read_text())["row"]
     assert row["n"] > 0 and row["prefill_tflops"] > 0 and np.isfinite(row["loss"])
+    band = fit.arm.plain["model"]["band"]
+    learnt = isinstance(band, dict) and band.get("gate") in ("tanh", "channel")
+    assert 0 < row["gate"] < 0.5 if learnt else "gate" not in row
     verify(fit.arm)
     out = place / "out" / file.stem
     lab("export", fit.folder, out)

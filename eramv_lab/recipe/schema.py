@@ -210,7 +210,7 @@ NEUTRAL = frozenset(
 METRICS = (
     *("accuracy", "cider", "facts", "loss"),
     *("prefill_tflops", "train_pflops", "parameters", "trainable"),
-    *("visual_tokens", "fine_tokens", "kv_mib", "latency_ms", "peak_mib", "seconds"),
+    *("visual_tokens", "fine_tokens", "kv_mib", "latency_ms", "peak_mib", "seconds", "gate"),
 )
 """Columns of a row that `expect:` may bound."""
 

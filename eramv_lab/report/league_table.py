@@ -101,14 +101,19 @@ def _columns(comparison: Comparison, league: Standings) -> list[Column]:
     for name in comparison.also:
         columns.append(column(name, lambda line, n=name: mean(line.arm.also.get(n))))
     columns += _captions(lines, league.name_of(league.full))
-    return [
-        *columns,
+    price = [
         column("prefill", _share),
         column("tokens", lambda line: tokens(line.arm.cost)),
         scaled("train_pflops", "train"),
         scaled("kv_mib", "KV"),
         scaled("parameters", "params"),
     ]
+    measured = [
+        scaled("latency_ms", "latency"),
+        scaled("peak_mib", "peak"),
+        measured_column("gate", [line.arm.cost.get("gate") for line in lines]),
+    ]
+    return [*columns, *price, *(c for c in measured if any(cell != "–" for cell in c.cells))]
 
 
 def _captions(lines: Sequence[Standing], full: str) -> list[Column]:

@@ -16,6 +16,7 @@ MEASURES: dict[str, tuple[str, dict[str, float], float]] = {
     "kv_mib": ("KV", {"MiB": 1.0}, 1.0),
     "peak_mib": ("peak", {"MiB": 1.0}, 1.0),
     "latency_ms": ("latency", {"ms": 1.0}, 1.0),
+    "gate": ("|tanh g|", {"": 1.0}, 1.0),
 }
 """Columns of a row that have a unit: their heading, its units, and the size that is stored."""
 

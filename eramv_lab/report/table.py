@@ -85,6 +85,7 @@ def groups(comparison: Comparison) -> list[list[Column]]:
         scaled("latency_ms"),
         scaled("peak_mib"),
         scaled("seconds"),
+        scaled("gate"),
     ]
     return [
         [column(key, lambda arm, key=key: arm.changed.get(key, "–"), False) for key in keys],

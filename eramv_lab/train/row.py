@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -13,6 +14,7 @@ from eramv_lab.data.module import LabData
 from eramv_lab.data.shards import Asked, BrokenSample
 from eramv_lab.errors import Problem, UserError
 from eramv_lab.evaluate.generate import Evaluation, Query, evaluate, queries
+from eramv_lab.model.gates import openings
 from eramv_lab.recipe.lora import settled
 from eramv_lab.recipe.model_spec import parse_model
 from eramv_lab.train.callbacks import TRAIN_SHARE, Progress
@@ -55,6 +57,7 @@ def row_of(
     """The row (without `seconds`), the price that it is taken from, and what else was measured."""
     cost, costs = price_of(arm), arm["cost"]
     timed = asdict(measure(lit.model, costs["text_tokens"], costs["batch"]))
+    gates = openings(lit.model.language_model.layers)
     row = {
         **_score(scored),
         **_priced(cost),
@@ -62,8 +65,9 @@ def row_of(
         "parameters": sum(total for total, _ in lit.counts.values()),
         "trainable": sum(learning for _, learning in lit.counts.values()),
         **{name: timed.pop(name) for name in ("latency_ms", "latency_spread_ms", "peak_mib")},
+        **({"gate": statistics.fmean(gates.values())} if gates else {}),
     }
-    return row, cost, timed
+    return row, cost, timed | ({"gates": gates} if gates else {})
 
 
 def answer_all(

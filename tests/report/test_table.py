@@ -55,6 +55,19 @@ def test_columns(comparison: Comparison):
     assert by_head["× eramv"][:5] == ["1.00", "0.62", "0.47", "0.99", "2.91"]
     assert by_head["visual tokens"][0] == "9 + 144 fine"
     assert by_head["seeds"][4:] == ["2 of 3", "0 of 3"]
+    assert by_head["latency ms"][0] == "5.50" and "|tanh g|" not in by_head
+
+
+def test_how_far_a_gate_is_open_stands_beside_those_that_have_none(write_study, tmp_path: Path):
+    study = write_study(tmp_path)
+    for seed, gate in enumerate((0.1, 0.2, 0.3)):
+        [file] = study.glob(f"no_bridge-s{seed}-*/result.json")
+        result = json.loads(file.read_text())
+        result["row"]["gate"] = gate
+        file.write_text(json.dumps(result))
+    columns = [c for group in table.groups(compare.compare_study(study)) for c in group]
+    [gates] = [c.cells for c in columns if c.head == "|tanh g|"]
+    assert gates == ["–", "0.200", *["–"] * 4]
 
 
 def test_markdown_and_csv(comparison: Comparison):
