@@ -134,11 +134,6 @@ def load_all(
     problems: list[Problem] = []
     unsolved: list[str] = []
     for file in files:
-        if Path(file).is_dir():
-            recipes_of_it = f"{file.rstrip('/')}/*.yaml"
-            message = "this is a folder, not a recipe"
-            problems.append(Problem(message=message, file=file, nearest=recipes_of_it))
-            continue
         try:
             recipe = load_recipe(file, overrides, shape=shape)
             for name in arms:

@@ -179,7 +179,7 @@ def test_cost_of_what_is_no_recipe_names_what_was_asked_for(here, lab):
     assert code == 2 and err.startswith("error: deeper.yaml: kind: this is the recipe of a base")
     assert "(base.yaml:1)" in err
     code, _, err = lab("cost", f"{here}/")
-    assert code == 2 and f"{here}/: this is a folder" in err
+    assert code == 2 and f"{here} is a folder" in err
     assert f"did you mean: {here}/*.yaml" in err
 
 

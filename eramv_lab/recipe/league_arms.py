@@ -165,7 +165,8 @@ def _files(
             wrong = choice(f"there is no system {one!r}", one, known, "league.systems")
             problems.append(wrong)
         elif path.stem in files:
-            message = f"two systems are called {path.stem!r}"
+            named = "is named twice" if files[path.stem] == path else "is the name of two files"
+            message = f"{path.stem!r} {named}; an arm's name is that of its file"
             problems.append(Problem(message=message, key="league.systems"))
         else:
             files[path.stem] = path

@@ -104,15 +104,16 @@ def _unreadable(path: Path, shown: str, error: OSError, asked: Mark | None) -> P
             )
     elif path.is_dir():
         message = f"{shown} is a folder, not a recipe"
+        near = "*.yaml" if any(path.glob("*.yaml")) else None
     else:
         message = f"{shown} cannot be read: {error.strerror}"
-    near = str(Path(shown).parent / near) if near else None
+    inside = Path(shown) if path.is_dir() else Path(shown).parent
     return Problem(
         message=message,
         file=asked.file if asked else None,
         line=asked.line if asked else None,
         key="extends" if asked else None,
-        nearest=near,
+        nearest=str(inside / near) if near else None,
     )
 
 

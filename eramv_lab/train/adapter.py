@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from eramv_lab.errors import LabError, UserError
-from eramv_lab.files import made_beside
+from eramv_lab.files import made_beside, new_folder
 from eramv_lab.model.configuration import EramvConfig
 from eramv_lab.recipe.lora import adapted
 from eramv_lab.train.files import read_json
@@ -100,14 +100,16 @@ def whole_modules(model: nn.Module, above: str = "") -> Iterator[str]:
 
 
 def write_start(run: Path | str, out: Path | str) -> Path:
-    """Make the start of a finished fit anew, as a model folder. Raises LabError without a result.
+    """Make the start of a finished fit anew, as a model folder.
 
     It is what the fit began with to the last bit: the weights follow from recipe, seed and base.
+    Raises LabError without a result, UserError where `out` holds something already.
     """
     result = read_json(Path(run) / "result.json")
     if result is None:
         raise LabError(f"{run} has no result.json, so it is not a finished fit")
-    _save_start(LitArm(result["recipe"], result["seed"], result["start"], whole=True), Path(out))
+    with new_folder(Path(out)) as fresh:
+        _save_start(LitArm(result["recipe"], result["seed"], result["start"], whole=True), fresh)
     return Path(out)
 
 
@@ -118,7 +120,8 @@ def _start_folder(lit: LitArm, folder: Path, begun: Mapping[str, str]) -> Path |
     size = sum(p.numel() * p.element_size() for p in lit.model.parameters())
     if size > KEPT_GIB * 2**30:
         return None
-    _save_start(lit, folder / START)
+    with made_beside(folder / START) as fresh:
+        _save_start(lit, fresh)
     return folder / START
 
 
@@ -134,8 +137,7 @@ def _same_model(lit: LitArm, folder: Path) -> bool:
 
 def _save_start(lit: LitArm, out: Path) -> None:
     model = lit.started().to(lit.model.lm_head.weight.dtype)
-    with made_beside(out) as beside:
-        model.save_pretrained(beside)
+    model.save_pretrained(out)
 
 
 def _taken_over(lit: LitArm, trained: Path, folder: Path) -> dict[str, Any] | None:

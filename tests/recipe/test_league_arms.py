@@ -141,6 +141,7 @@ def test_the_resolved_recipe_reads_back_to_the_same_arms(league, write):
     [
         ("systems: all", "systems: some", 3, "league.systems", "expected all or a list"),
         ("systems: all", "systems: [full, plian]", 3, "league.systems", "no system 'plian'"),
+        ("systems: all", "systems: [full, full]", 3, "league.systems", "'full' is named twice"),
         ("full: full", "full: fll", 4, "league.full", "no system 'fll'"),
         ("full: full", "full: plain", 4, "league.full", "it is not the full model"),
         ("null: [plain]", "null: [plan]", 6, "league.null", "no system 'plan'"),

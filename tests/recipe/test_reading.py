@@ -52,6 +52,7 @@ def test_missing_file_folder_and_extends(write):
     assert the_problem("small").nearest == "small.yaml"
     write("folder/x.yaml", "a: 1")
     assert "is a folder" in the_problem("folder").message
+    assert the_problem("folder").nearest == "folder/*.yaml"
     problem = the_problem(write("a.yaml", "question: x\nextends: smal.yaml\n"))
     assert (problem.file, problem.line, problem.nearest) == ("a.yaml", 2, "small.yaml")
     problem = the_problem(write("b.yaml", "extends: [a.yaml]\n"))

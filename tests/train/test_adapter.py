@@ -255,6 +255,8 @@ def test_a_large_start_is_made_when_it_is_wanted(fitted, folder, tmp_path, monke
     made = load_file(adapter.write_start(fit.folder, tmp_path / "start") / "model.safetensors")
     kept = load_file(fitted("lora").folder / "start" / "model.safetensors")
     assert all(torch.equal(made[name], kept[name]) for name in kept)
+    with pytest.raises(UserError, match="not empty"):  # what a user has is never replaced
+        adapter.write_start(fit.folder, tmp_path / "start")
 
 
 def test_a_fit_with_the_same_training_takes_the_adapter_over(fitted, folder):
