@@ -9,9 +9,10 @@ import numpy as np
 
 from eramv_lab.evaluate.captions import CAPTION
 from eramv_lab.evaluate.scoring.cider import SCALE
-from eramv_lab.evaluate.statistics import Estimate, accuracy, paired_difference
+from eramv_lab.evaluate.statistics import Estimate, accuracy
 from eramv_lab.report.answers import Answer
 from eramv_lab.report.numbers import share
+from eramv_lab.report.paired import Scored, difference
 from eramv_lab.report.runs import Arm
 
 SIZES = {"cider": SCALE, "facts": 1.0}
@@ -39,32 +40,48 @@ def without_captions(sample: Mapping[str, Answer], keys: Sequence[str]) -> list[
     return [key for key in keys if sample[key].type != CAPTION] or list(keys)
 
 
-def caption_scores(
-    arms: Sequence[Arm], keys: Sequence[str], reference: str
-) -> dict[str, dict[str, CaptionScore]]:
-    """By arm, the scores that all its captions have; all arms were asked the same `keys`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Captions:
+    """What the captions of several arms scored, all asked the same ones."""
 
-    Differences are to the arm called `reference`: there are none where it is not among `arms`.
-    """
+    tables: Mapping[str, Mapping[str, Scored]]
+    """By score and arm, as shares of the largest value; arms that lack it are not there."""
+    images: Sequence[str]
+    """That of each caption."""
+
+    def scores(self, arm: str, reference: str) -> dict[str, CaptionScore]:
+        """Each score that an arm has; against the reference, where that is another arm."""
+        apart = {} if arm == reference else self.against(arm, reference)
+        return {
+            name: CaptionScore(
+                estimate=_times(accuracy(np.minimum(of[arm].table, 1.0), self.images), SIZES[name]),
+                difference=apart.get(name),
+            )
+            for name, of in self.tables.items()
+            if arm in of
+        }
+
+    def against(self, arm: str, other: str) -> dict[str, Estimate]:
+        """One arm minus another, on the captions and seeds that both have, by score."""
+        found: dict[str, Estimate] = {}
+        for name, of in self.tables.items():
+            if arm in of and other in of and (d := difference(of[arm], of[other], self.images)):
+                found[name] = _times(d.estimate, SIZES[name])
+        return found
+
+
+def captions_of(arms: Sequence[Arm], keys: Sequence[str]) -> Captions:
+    """The scores of the captions among the questions `keys`, which all arms were asked."""
     sample = arms[0].runs[0].answers
     asked = [key for key in keys if sample[key].type == CAPTION]
-    images = [sample[key].image for key in asked]
-    found: dict[str, dict[str, CaptionScore]] = {arm.name: {} for arm in arms}
+    tables: dict[str, dict[str, Scored]] = {name: {} for name in SIZES}
     for name, size in SIZES.items() if asked else ():
-        first: tuple[list[int], np.ndarray] | None = None
-        for arm in sorted(arms, key=lambda arm: arm.name != reference):
+        for arm in arms:
             rows = [[run.answers[key].caption.get(name) for key in asked] for run in arm.runs]
-            if any(value is None for row in rows for value in row):
-                continue
-            table = np.array(rows, dtype=float) / size
-            difference = None if first is None else _difference(arm.seeds, table, *first, images)
-            if arm.name == reference:
-                first = (arm.seeds, table)
-            found[arm.name][name] = CaptionScore(
-                estimate=_times(accuracy(np.minimum(table, 1.0), images), size),
-                difference=difference and _times(difference, size),
-            )
-    return found
+            if all(value is not None for row in rows for value in row):
+                table = np.array(rows, dtype=float) / size
+                tables[name][arm.name] = Scored(arm.name, arm.seeds, table)
+    return Captions(tables=tables, images=[sample[key].image for key in asked])
 
 
 def caption_columns(
@@ -78,11 +95,11 @@ def caption_columns(
         apart = [score and score.difference for score in scores]
         yield from zip(
             (HEADS[name], INTERVAL),
-            _cells(name, [score and score.estimate for score in scores]),
+            cells_of(name, [score and score.estimate for score in scores]),
             strict=True,
         )
         if any(apart):
-            yield from zip((f"vs {reference}", INTERVAL), _cells(name, apart, True), strict=True)
+            yield from zip((f"vs {reference}", INTERVAL), cells_of(name, apart, True), strict=True)
 
 
 def caption_numbers(scores: Mapping[str, CaptionScore]) -> dict[str, float]:
@@ -97,10 +114,10 @@ def caption_numbers(scores: Mapping[str, CaptionScore]) -> dict[str, float]:
     return row
 
 
-def _cells(
+def cells_of(
     name: str, estimates: Sequence[Estimate | None], signed: bool = False
 ) -> tuple[list[str], list[str]]:
-    """Means, and intervals."""
+    """Means, and intervals, of a score or of differences, as papers print them."""
 
     def told(value: float) -> str:
         if SHOWN[name] == 1:
@@ -111,21 +128,6 @@ def _cells(
         [told(e.mean) if e else "–" for e in estimates],
         [f"{told(e.low)} to {told(e.high)}" if e else "–" for e in estimates],
     )
-
-
-def _difference(
-    seeds: Sequence[int],
-    table: np.ndarray,
-    of_first: Sequence[int],
-    first: np.ndarray,
-    images: Sequence[str],
-) -> Estimate | None:
-    both = [seed for seed in seeds if seed in of_first]
-    if not both:
-        return None
-    ours = table[[seeds.index(seed) for seed in both]]
-    theirs = first[[of_first.index(seed) for seed in both]]
-    return paired_difference(ours, theirs, images)
 
 
 def _times(estimate: Estimate, size: float) -> Estimate:

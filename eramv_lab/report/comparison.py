@@ -13,7 +13,7 @@ import numpy as np
 from eramv_lab.errors import UserError
 from eramv_lab.evaluate.statistics import Estimate, accuracy, holm
 from eramv_lab.report import expect
-from eramv_lab.report.captions import SIZES, CaptionScore, caption_scores, without_captions
+from eramv_lab.report.captions import SIZES, CaptionScore, captions_of, without_captions
 from eramv_lab.report.differences import differing
 from eramv_lab.report.further import further_sets, learning
 from eramv_lab.report.league import Standings, standings
@@ -78,7 +78,7 @@ def compare(found: Found) -> Comparison:
         raise UserError(f"{found.study}: no fit has finished yet")
     keys = _same_questions(finished)
     sample = finished[0].runs[0].answers
-    captions = caption_scores(finished, keys, found.arms[0].name)
+    captions = captions_of(finished, keys)
     keys = without_captions(sample, keys)
     images = [sample[key].image for key in keys]
     kinds = np.array([sample[key].type for key in keys])
@@ -108,7 +108,7 @@ def compare(found: Found) -> Comparison:
                     for kind in types
                 },
                 also=further[arm.name],
-                captions=captions[arm.name],
+                captions=captions.scores(arm.name, found.arms[0].name),
                 cost=_cost(arm.runs),
                 changed={key: values[column[arm.name]] for key, values in changed.items()},
                 plain=_plain_selector(arm.runs[0].recipe),
@@ -124,7 +124,9 @@ def compare(found: Found) -> Comparison:
         types=types,
         also=list(dict.fromkeys(name for sets in further.values() for name in sets)),
         learn_apart=len({learning(arm) for arm in finished}) > 1,
-        league=standings(found.league, results, scores, images) if found.league else None,
+        league=(
+            standings(found.league, results, scores, images, captions) if found.league else None
+        ),
     )
 
 

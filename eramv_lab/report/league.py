@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from eramv_lab.evaluate.statistics import Estimate
+from eramv_lab.recipe.match import TOLERANCE
+from eramv_lab.report.captions import Captions
 from eramv_lab.report.paired import Difference, Scored, difference
 
 if TYPE_CHECKING:
@@ -34,7 +37,11 @@ class Standing:
     full: bool = False
     """Whether it is the system that reads every token."""
     to_null: Difference | None = None
-    """Against the first null line, at the price of its own that is nearest."""
+    """Against the first null line, at the least of its prices that is not below this one."""
+    captions_to_null: dict[str, Estimate] = field(default_factory=dict[str, Estimate])
+    """The same of the captions, by score."""
+    null_share: float | None = None
+    """That null line's prefill as a share of the full system's."""
 
 
 @dataclass(kw_only=True)
@@ -79,6 +86,7 @@ def standings(
     results: Sequence[ArmResult],
     scores: Mapping[str, Scored],
     images: Sequence[str],
+    captions: Captions,
 ) -> Standings:
     """The standings of a study that is a league, as `study.json` tells it.
 
@@ -106,7 +114,7 @@ def standings(
                 full=arm.name == full,
             )
         )
-    _against_null(lines, null, scores, images)
+    _against_null(lines, null, scores, images, captions)
     budgets = [*map(float, told.get("budgets") or ()), None]
     groups = [
         Group(budget=b, lines=sorted((i for i in lines if i.budget == b), key=_rank))
@@ -130,8 +138,12 @@ def _against_null(
     null: Sequence[str],
     scores: Mapping[str, Scored],
     images: Sequence[str],
+    captions: Captions,
 ) -> None:
-    """Fill in `to_null` of every line but those of the first null line."""
+    """Compare every line with the first null line where that one costs as much or more.
+
+    Against an arm that cost less, a lead is no result. Where all cost less it is the dearest.
+    """
     controls = [line for line in lines if null and line.system == null[0]]
     for line in lines:
         if line in controls or line.arm.name not in scores:
@@ -139,6 +151,9 @@ def _against_null(
         there = [one for one in controls if one.arm.name in scores and one.share]
         if line.full or not there or not line.share:
             continue
-        share = line.share
-        nearest = min(there, key=lambda one: abs(math.log((one.share or 1.0) / share)))
-        line.to_null = difference(scores[line.arm.name], scores[nearest.arm.name], images)
+        there.sort(key=lambda one: one.share or 0.0)
+        least = line.share / (1 + TOLERANCE)
+        null_line = next((one for one in there if (one.share or 0.0) >= least), there[-1])
+        line.to_null = difference(scores[line.arm.name], scores[null_line.arm.name], images)
+        line.captions_to_null = captions.against(line.arm.name, null_line.arm.name)
+        line.null_share = null_line.share

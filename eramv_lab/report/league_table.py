@@ -9,7 +9,7 @@ from rich.text import Text
 
 from eramv_lab.recipe.match import TOLERANCE
 from eramv_lab.recipe.system import NOTHING
-from eramv_lab.report.captions import caption_columns
+from eramv_lab.report.captions import HEADS, cells_of
 from eramv_lab.report.comparison import Comparison
 from eramv_lab.report.league import Group, Standing, Standings
 from eramv_lab.report.numbers import share
@@ -26,8 +26,9 @@ from eramv_lab.report.table import (
 )
 
 FREE = "*"
-DEARER = "†"
 """Behind the name of a training-free system."""
+DEARER = "†"
+"""Behind a price above the budget."""
 
 
 def show(comparison: Comparison, league: Standings, console: Console) -> None:
@@ -54,15 +55,23 @@ def _notes(league: Standings) -> list[str]:
     full = league.name_of(league.full)
     notes = [f"{arm}: not reached: {reason}" for arm, reason in league.unreached.items()]
     if any(line.trains == NOTHING for line in league.lines):
-        notes.append(f"{FREE} training-free: applied to the trained {full} of the same seed.")
+        notes.append(
+            f"{FREE} training-free: applied to the trained {full} of the same seed, whose training "
+            "stands behind the +."
+        )
     if league.null and any(line.to_null for line in league.lines):
         name = league.name_of(league.null[0])
-        notes.append(f"Each system is compared with {name} at that one's price nearest to its own.")
+        notes.append(
+            f"Each system is compared with {name} at the least of that one's prices that is not "
+            "below its own, or at the dearest: the share is said."
+        )
     if any(_dearer(line) for line in league.lines):
         notes.append(
             f"{DEARER} the knob's steps are coarse: dearer than the budget by more than 5 %."
         )
     notes.append("An interval holds 95 % by itself; none is corrected for the number of systems.")
+    if any("latency_ms" in line.arm.cost for line in league.lines):
+        notes.append("Latency is measured beside the other fits: good to a factor, no more.")
     return notes
 
 
@@ -95,16 +104,15 @@ def _columns(comparison: Comparison, league: Standings) -> list[Column]:
         column(f"vs {league.name_of(league.full)}", lambda line: _paired(line.arm.difference)),
     ]
     if any(line.to_null for line in lines):
-        columns.append(
-            column(f"vs {league.name_of(league.null[0])}", lambda line: _paired(line.to_null))
-        )
+        columns.append(column(f"vs {league.name_of(league.null[0])}", _to_null))
     for name in comparison.also:
         columns.append(column(name, lambda line, n=name: mean(line.arm.also.get(n))))
-    columns += _captions(lines, league.name_of(league.full))
+    columns += _captions(lines, league)
     price = [
         column("prefill", _share),
+        scaled("prefill_tflops", "prefill"),
         column("tokens", lambda line: tokens(line.arm.cost)),
-        scaled("train_pflops", "train"),
+        _training(scaled("train_pflops", "train"), lines),
         scaled("kv_mib", "KV"),
         scaled("parameters", "params"),
     ]
@@ -116,15 +124,35 @@ def _columns(comparison: Comparison, league: Standings) -> list[Column]:
     return [*columns, *price, *(c for c in measured if any(cell != "–" for cell in c.cells))]
 
 
-def _captions(lines: Sequence[Standing], full: str) -> list[Column]:
-    """Scores of captions, where there are any: each with its interval, and against the full."""
-    told = list(caption_columns([line.arm.captions for line in lines], full))
+def _captions(lines: Sequence[Standing], league: Standings) -> list[Column]:
+    """Scores of captions, where there are any: with intervals, against the full and the null."""
+    scores = [line.arm.captions for line in lines]
     columns: list[Column] = []
-    for (head, means), (_, intervals) in zip(told[::2], told[1::2], strict=True):
-        name = f"{columns[-1].head} {head}" if head.startswith("vs ") else head
-        pairs = zip(means, intervals, strict=True)
-        columns.append(Column(name, [f"{m} ({i})" if m != "–" else "–" for m, i in pairs]))
+    for name, head in HEADS.items():
+        if not any(name in told for told in scores):
+            continue
+        told = [told.get(name) for told in scores]
+        each = {
+            head: [score and score.estimate for score in told],
+            f"{head} vs {league.name_of(league.full)}": [s and s.difference for s in told],
+        }
+        if league.null:
+            null = f"{head} vs {league.name_of(league.null[0])}"
+            each[null] = [line.captions_to_null.get(name) for line in lines]
+        for title, estimates in each.items():
+            cells = zip(*cells_of(name, estimates, " vs " in title), strict=True)
+            columns.append(Column(title, [f"{m} ({i})" if m != "–" else "–" for m, i in cells]))
     return columns
+
+
+def _training(column: Column, lines: Sequence[Standing]) -> Column:
+    """What is learnt from, with that of the full model behind what stands on it."""
+    full = next((c for c, line in zip(column.cells, lines, strict=True) if line.full), "–")
+    pairs = zip(column.cells, lines, strict=True)
+    return Column(
+        column.head,
+        [f"{cell} + {full}" if line.trains == NOTHING else cell for cell, line in pairs],
+    )
 
 
 def _name(line: Standing) -> str:
@@ -133,6 +161,11 @@ def _name(line: Standing) -> str:
     seeds = f"{len(line.arm.seeds)} of {len(line.arm.seeds) + len(line.arm.missing)} seeds"
     notes = ["null line"] * line.null + [seeds] * bool(line.arm.missing)
     return f"{name} ({', '.join(notes)})" if notes else name
+
+
+def _to_null(line: Standing) -> str:
+    at = f" at {line.null_share:.0%}".replace("%", " %") if line.null_share else ""
+    return _paired(line.to_null) and f"{_paired(line.to_null)}{at}"
 
 
 def _paired(difference: Difference | None) -> str:
