@@ -61,6 +61,17 @@ def test_placement_costs_the_same_on_two_bases():
     assert {arm.base.seed for arm in arms} == {0, 1}
 
 
+def test_the_bands_of_the_deep_bed_cost_the_same_and_stand_on_two_bases():
+    from eramv_lab.cost.formula import price
+
+    one = load_recipe("experiments/ablations/band_position.yaml").arms
+    other = load_recipe("experiments/ablations/band_position_other_base.yaml").arms
+    assert {name: arm.spec for name, arm in one.items()} == {n: a.spec for n, a in other.items()}
+    assert [{arm.base.seed for arm in arms.values()} for arms in (one, other)] == [{1}, {0}]
+    equal = [arm for name, arm in one.items() if name != "vica"]  # which has a layer more
+    assert len({price(arm.spec).prefill for arm in equal}) == 1 < len(equal)
+
+
 def test_anchors_with_and_without_a_band():
     arms = load_recipe("experiments/ablation_anchors.yaml").arms.values()
     counts = [(arm.spec.anchors.count, bool(arm.spec.band)) for arm in arms]
