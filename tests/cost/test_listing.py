@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from eramv_lab.cost.conventions import FASTV, SHORTV, tokens_by_layer
 from eramv_lab.cost.formula import price
 from eramv_lab.cost.listing import full_tokens, price_list
 from eramv_lab.cost.page import page
@@ -53,21 +52,6 @@ def test_json_has_times_by_gpu_and_batch_and_what_a_convention_counts():
     assert flat["llava"]["h100_decode_ms_batch_32"] > flat["anchors"]["h100_decode_ms_batch_32"]
     alone = listed("llava").to_json()
     assert alone["share_of_full"] == 1 and alone["new_parameters"] == 0
-
-
-def test_a_convention_counts_the_tokens_that_layers_have():
-    band = {"layers": [1, 3]}
-    spec = scale("eramv_7b", band=band, reducer={"type": "drop", "layer": 16, "keep": 10})
-    visual, read = tokens_by_layer(spec)
-    assert visual == [65] * 16 + [10] * 16
-    assert [i for i, n in enumerate(read) if n] == [1, 3] and read[1] == 576
-    width, ffn, text = 4096, 11008, 64
-    by_paper = 2 * 129 * (4 * width + 3 * ffn) * width + 4 * 576 * width**2
-    by_paper += 4 * 129 * (129 + 576) * width  # arXiv 2504.00502's formula for such a layer
-    assert SHORTV.layer(65 + text, width, ffn, 576) == by_paper
-    plain = SHORTV.body(visual, text, width, ffn)
-    assert SHORTV.prefill(spec) == plain + 2 * (by_paper - SHORTV.layer(129, width, ffn))
-    assert FASTV.prefill(spec) == FASTV.prefill(spec, 36) < FASTV.prefill(spec, 64)
 
 
 def test_a_page_has_every_row_and_its_command():
