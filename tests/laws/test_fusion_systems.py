@@ -1,6 +1,6 @@
-"""SAISA, ViCA, EE-MLLM and DeepStack are their slow readings over transformers' layers.
+"""SAISA, ViCA, EE-MLLM, delta-Vision, DeepStack: their slow readings over transformers' layers.
 
-In the first three's the visual rows stand in the sequence of the layers that see them; they see but
+In the first four's the visual rows stand in the sequence of the layers that see them; they see but
 themselves, and what the layer makes of them is thrown away. Elsewhere the rows of text are alone.
 """
 
@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import silu
 
 from laws.probes import spec_of
 from laws.recipes import model_of_recipe, places, plain_of, section_of_recipe, through
@@ -123,6 +124,25 @@ def test_ee_mllms_visual_rows_pass_the_feed_forwards_alone(step: int):
 
     equals_its_slow_reading(model, visual_of, step)
     assert model.spec.band == tuple(range(8))
+
+
+@STEPS
+@pytest.mark.parametrize("carry", [True, False], ids=["recurrent", "embedding"])
+def test_delta_visions_adapters_stand_for_all_that_layers_did(carry: bool, step: int):
+    """M_l = M + silu(M D_l) U_l in every layer, M the last layer's result or the embeddings."""
+    adapters = {"type": "low_rank", "rank": 3, "carry": carry}
+    section = with_keys(section_of_recipe("ee_mllm"), bridge=adapters, **(GRID if step else {}))
+    model = model_of(section)
+
+    def visual_of(model: Any, seen: Any) -> Visual:
+        embeddings, memory = model.connector(seen.states_NPV), list[Tensor]()
+        for layer in model.language_model.layers:
+            down, up = layer.band.bridge.down.weight, layer.band.bridge.up.weight
+            last = memory[-1] if memory and carry else embeddings
+            memory.append(last + silu(last @ down.T) @ up.T)
+        return lambda i: memory[i]
+
+    equals_its_slow_reading(model, visual_of, step)
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Connectors cost what they say."""
+"""Connectors that carry each row alone: what they cost, and that they do."""
 
 from __future__ import annotations
 
@@ -35,9 +35,20 @@ def test_price_and_parameters_equal_the_meta_count(
     assert config.parameters(DIMS) == sum(p.numel() for p in module.parameters())
 
 
+@pytest.mark.parametrize("config", CONFIGS)
+def test_rows_chosen_before_it_are_those_chosen_behind_it(
+    config: MlpConnectorConfig | LinearConnectorConfig,
+) -> None:
+    """So that a selector of tower rows, as FasterVLM's, may stand on either side."""
+    module, states_NPV = CONNECTOR.of(config).factory(config, DIMS), torch.randn(2, 9, 64)
+    index_A = torch.tensor([1, 4, 8])
+    torch.testing.assert_close(module(states_NPV[:, index_A]), module(states_NPV)[:, index_A])
+
+
 def test_the_skip_adds_a_linear_map() -> None:
     module = MlpConnector(MlpConnectorConfig(skip=True), DIMS)
     plain = MlpConnector(MlpConnectorConfig(), DIMS)
     plain.load_state_dict(module.state_dict(), strict=False)
     x = torch.randn(2, 3, 64)
+    assert module.skip is not None
     torch.testing.assert_close(module(x) - plain(x), x @ module.skip.weight.T)
