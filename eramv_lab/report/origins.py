@@ -12,6 +12,8 @@ PACKAGES = ("eramv_lab", "torch")
 """Those of which another version may mean another result."""
 NAMED = 20
 """Samples that a note names at most."""
+ARMS = 6
+"""Arms that it names at most."""
 LEFT_OUT = {
     "skipped": "{} left out at import",
     "broken": "{} found broken while reading",
@@ -67,6 +69,8 @@ def _whose(arms: Sequence[Arm], runs: Sequence[Run]) -> str:
             parts.append(f"{arm.name} {word} {', '.join(map(str, seeds))}")
         elif seeds:
             parts.append(arm.name)
+    if len(parts) > ARMS:
+        parts[ARMS - 1 :] = [f"and {len(parts) - ARMS + 1} arms more"]
     return ", ".join(parts)
 
 

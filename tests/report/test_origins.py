@@ -3,10 +3,11 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from eramv_lab.report import artifacts, compare
+from eramv_lab.report import artifacts, compare, origins
 
 Write = Callable[..., Path]
 Notes = Callable[..., list[str]]
@@ -100,3 +101,14 @@ def test_a_long_list_is_cut_and_one_of_some_runs_says_whose(notes: Notes):
         "photos: 2 samples left out at import (llava seed 0): p00.png (too large), "
         "p01.png (too large)",
     ]
+
+
+def test_of_many_arms_only_the_first_are_named():
+    arms = [
+        SimpleNamespace(name=f"arm{i}", runs=[SimpleNamespace(folder=Path(f"{i}"), seed=0)])
+        for i in range(9)
+    ]
+    runs = [arm.runs[0] for arm in arms]
+    told = origins._whose(arms, runs)
+    assert told == "arm0, arm1, arm2, arm3, arm4, and 4 arms more"
+    assert origins._whose(arms, runs[:6]) == "arm0, arm1, arm2, arm3, arm4, arm5"
