@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 ROW = 0.19
 """Inches of height that a label needs."""
-DASHES = ("--", ":", "-.")
+DASHES = ("--", ":", "-.", (0, (6, 1.5, 1, 1.5, 1, 1.5)))
 
 
 def draw_league(comparison: Comparison, league: Standings, file: Path) -> Path:
@@ -85,7 +85,7 @@ def _null_lines(axes: Axes, league: Standings, found: Found) -> None:
         axes.plot(
             [x for x, _ in points],
             [y.mean for _, y in points],
-            dash,
+            linestyle=dash,
             color=style.GREY,
             lw=1.4,
             label=label,
