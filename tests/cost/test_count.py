@@ -120,7 +120,7 @@ VARIANTS = {
         "band": "none",
         "reducer": [
             {"type": "late", "layer": 1, "exit": 5},
-            {"type": "pyramiddrop", "layers": [2, 3], "positions": "keep", "curve": "concave"},
+            {"type": "pyramiddrop", "layers": [2, 3], "positions": "keep", "keep": [9, 2]},
         ],
     },
     "shortv_fastv": {

@@ -13,7 +13,12 @@ LLAVA = {"anchors": "all", "band": "none", "prompt": "image_first"}
 D, FFN, LAYERS, VISUAL, TEXT = 4096, 11008, 32, 576, 64
 HIDROP = [
     {"type": "late", "layer": 8, "exit": 24},
-    {"type": "pyramiddrop", "layers": [12, 16, 20], "curve": "concave", "positions": "keep"},
+    {
+        "type": "pyramiddrop",
+        "layers": [10, 14, 16, 18],
+        "keep": [215, 10, 5, 1],
+        "positions": "keep",
+    },
 ]
 
 
@@ -93,7 +98,7 @@ KNOBS: dict[str, tuple[Any, str, list[float]]] = {
     "pyramiddrop": ({"type": "pyramiddrop"}, "0.ratio", [0, 0.2, 0.21, 0.5, 1]),
     "sparsevlm": ({"type": "sparsevlm"}, "0.tokens", [80, 100, 150, 200, 400]),
     "shortv": ({"type": "shortv"}, "0.active", [0, 1, 13, 32]),
-    "hidrop": (HIDROP, "1.ratio", [0, 0.1, 0.5, 1]),
+    "hidrop": (HIDROP, "1.keep", [[k, 10, 5, 1] for k in (10, 87, 215, 576)]),
     "shortv_fastv": ([{"type": "shortv"}, {"type": "fastv"}], "0.active", [0, 5, 32]),
 }
 

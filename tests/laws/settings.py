@@ -268,7 +268,7 @@ SETTINGS: dict[str, dict[str, Setting]] = {
             options={
                 "layers": Turn([1, 3]),
                 "ratio": Turn(0.3),
-                "curve": Turn("concave"),
+                "keep": Turn([3, 1]),
                 "positions": Turn("keep"),
             },
         ),

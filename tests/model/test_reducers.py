@@ -201,7 +201,7 @@ NOTHING: dict[str, Any] = {
     "late": {"type": "late", "layer": 0},
     "all": [
         {"type": "late", "layer": 0},
-        {"type": "pyramiddrop", "ratio": 1.0, "curve": "concave"},
+        {"type": "pyramiddrop", "layers": [1, 2], "keep": [16, 16]},
         {"type": "shortv", "active": 4},
     ],
 }
