@@ -1,4 +1,4 @@
-"""The verb of finished models: `export`."""
+"""The verbs of finished models: `export` and `analyse`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from eramv_lab.cli_args import Runs
+from eramv_lab.cli_args import AsJson, Runs
 from eramv_lab.errors import Problem, UserError
 from eramv_lab.recipe import complete
 
@@ -82,6 +82,47 @@ def export(
     print(out)
     if push is not None:
         print(hub.push(out, push, private=private))
+
+
+def analyse(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN",
+            help="A fit's folder or its study.",
+            autocompletion=complete.studies,
+        ),
+    ],
+    arm: Annotated[str | None, typer.Option(help="Of a study: this arm.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of a study: this seed.")] = None,
+    images: Annotated[
+        int, typer.Option(min=1, help="Measure by so many, the first of its split `val`.")
+    ] = 40,
+    tolerance: Annotated[
+        float,
+        typer.Option(min=0, help="VTW's for its layer; the paper's for 7B, and .0005 for 13B."),
+    ] = 0.003,
+    device: Annotated[
+        str, typer.Option(help="auto (a GPU where there is one), cpu, cuda.")
+    ] = "auto",
+    as_json: AsJson = False,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Show what each layer does with vision, and the layers that VTW and ShortV would choose."""
+    from eramv_lab.export.release import find_run
+
+    run = find_run(name, runs, arm, seed)
+    from eramv_lab.analyse.fitted import analyse_run
+    from eramv_lab.analyse.show import print_layers, to_plain
+    from eramv_lab.talk.model import device_of
+
+    found = analyse_run(run, images=images, tolerance=tolerance, device=device_of(device))
+    if as_json:
+        import json
+
+        print(json.dumps(to_plain(found), indent=2))
+    else:
+        print_layers(found)
 
 
 def _check(

@@ -271,6 +271,8 @@ BAD = [
     (["export", "nothing", "new"], "no study or run folder 'nothing'"),
     (["export", "nothing", "new", "--private"], "--private: goes with --push"),
     (["export", "nothing", "new", "--push", "a/b/c"], "--push: Repo id must"),
+    (["analyse", "nothing"], "no study or run folder 'nothing'"),
+    (["analyse", "nothing", "--images", "0"], "--images"),
     (["compare"], "names"),
     (["compare", "nothing"], "nothing"),
     (["compare", "nothing", "--plot", "new/x.xyz"], "allowed: .png, .pdf, .svg"),

@@ -26,7 +26,7 @@ from tests.hub import make_clip, make_qwen2
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text()
 SWEEP = "sweeps/band_search.yaml"
-NEEDY = ("compare", "ui", "export", "generate", "chat")
+NEEDY = ("compare", "analyse", "ui", "export", "generate", "chat")
 """Verbs that need runs, or somebody who types."""
 
 

@@ -18,6 +18,9 @@ from eramv_lab.data.collate import Batch, Collator, repeat_images
 from eramv_lab.data.examples import Examples
 from eramv_lab.slots.reducers import Event
 
+TOLERANCE = 0.003
+"""VTW's for LLaVA-1.5-7B; its .0005 is for 13B."""
+
 
 class Withdrawal(NamedTuple):
     """The answer of VTW's rule."""
@@ -33,14 +36,14 @@ def withdrawal(
     prompts: Iterable[Mapping[str, Any]],
     *,
     first: int | None = None,
-    tolerance: float = 0.003,
+    tolerance: float = TOLERANCE,
 ) -> Withdrawal:
     """The first layer before which all visual rows can leave (VTW, arXiv 2405.05803).
 
     `prompts` are batches as `forward` takes them, padded left, a row a question (`calibration`
     gives them; their code: 20 samples); `first` is the first candidate, 5 of 32 scaled to the
-    depth if not given. Their tolerance is .003 for LLaVA-1.5-7B, .0005 for 13B. The first candidate
-    whose mean divergence is not above it is taken. Raises ValueError without a prompt.
+    depth if not given. The first whose mean divergence is not above `tolerance` is taken. Raises
+    ValueError without a prompt.
     """
     depth = len(model.language_model.layers)
     start = max(1, (10 * depth + 32) // 64) if first is None else first
@@ -69,13 +72,12 @@ def freezing_order(contribution: Mapping[int, float]) -> tuple[int, ...]:
 
 
 def calibration(
-    examples: Examples, collator: Collator, samples: int = 20, batch: int = 10
+    examples: Examples, collator: Collator, numbers: Sequence[int], batch: int = 10
 ) -> Iterator[Batch]:
-    """Prompts of the first samples of a split (`val`, never what is scored in the end).
+    """Prompts of these samples of a split (`val`, never what is scored in the end).
 
-    `examples` are those of `DataModule.examples`; every question that they give is a prompt.
+    `examples` are those of `LabData.examples`; every question that they give is a prompt.
     """
-    numbers = list(range(min(samples, len(examples))))
     for start in range(0, len(numbers), batch):
         fetched = examples.__getitems__(numbers[start : start + batch])
         prompts = collator.prompts(fetched.questions, fetched.pictured)
