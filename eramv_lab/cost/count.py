@@ -1,16 +1,18 @@
-"""The second witness: the real model run on the meta device under torch's FLOP counter.
+"""The second witness: the model run under torch's FLOP counter, on meta in shape alone.
 
-On meta, attention decomposes into products that the counter sees, full square; on the CPU it would
-count attention as nothing, without a word (pytorch issue 195460), so no other device is used.
+Attention runs as its two plain products, which the counter sees, full square: a fused one of the
+CPU it would count as nothing, without a word (pytorch issue 195460).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from eramv_lab.model import build_model
@@ -29,6 +31,13 @@ def meta_model(spec: ModelSpec) -> Model:
         return build_model(spec).eval()
 
 
+@contextmanager
+def counting() -> Iterator[FlopCounterMode]:
+    """Counts the FLOPs of what runs inside, on any device."""
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        yield counter
+
+
 def count_parameters(model: nn.Module) -> int:
     """Parameters, a tied head once."""
     return sum(p.numel() for p in model.parameters())
@@ -36,7 +45,7 @@ def count_parameters(model: nn.Module) -> int:
 
 def count_prefill(model: Model, text_tokens: int = 64) -> dict[str, int]:
     """FLOPs of one sample's prefill by the columns of `Cost`: logits of the last row alone."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), counting() as counter:
         model(**inputs(model, text_tokens), logits_to_keep=1)
     return _by_column(counter)
 
@@ -45,8 +54,8 @@ def count_decode(model: Model, text_tokens: int = 64) -> int:
     """FLOPs of one token after the prefill."""
     with torch.no_grad():
         past = model(**inputs(model, text_tokens), logits_to_keep=1, use_cache=True).past_key_values
-        word = torch.zeros(1, 1, dtype=torch.long, device="meta")
-        with FlopCounterMode(display=False) as counter:
+        word = torch.zeros(1, 1, dtype=torch.long, device=model.lm_head.weight.device)
+        with counting() as counter:
             model(word, past_key_values=past, use_cache=True)
     return counter.get_total_flops()
 
@@ -67,7 +76,7 @@ def count_train(
         set_trainable(model)
     model.train()
     batch = inputs(model, text_tokens, cached_vision=cached_vision)
-    with FlopCounterMode(display=False) as counter:
+    with counting() as counter:
         logits = model(**batch, logits_to_keep=supervised_tokens).logits
         if logits.requires_grad:
             logits.float().sum().backward()

@@ -175,7 +175,7 @@ def _files(
 
 def _written(path: Path, bed: list[Node]) -> Written:
     """A system as its files write it over the bed, the files below the league. Raises UserError."""
-    chain = chain_of(path, {node.mark.file: node for node in bed})
+    chain = chain_of(path)
     own, problems = chain[-1], list[Problem]()
     if "system" not in own.value:
         raise UserError(Problem(message="this recipe has no system: section", file=own.mark.file))

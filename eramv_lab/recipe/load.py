@@ -125,10 +125,8 @@ def parse_override(text: str) -> Node:
     return Node({key.strip(): node}, Mark(COMMAND_LINE))
 
 
-def chain_of(path: Path, known: dict[str, Node] | None = None) -> list[Node]:
-    """The file and all that it extends, the farthest first; `known`: files that have been read, by
-    the path that is shown. Raises UserError.
-    """
+def chain_of(path: Path) -> list[Node]:
+    """The file and all that it extends, the farthest first. Raises UserError."""
     nodes: list[Node] = []
     seen: list[Path] = []
     asked: Mark | None = None  # where the file was asked for
@@ -138,7 +136,7 @@ def chain_of(path: Path, known: dict[str, Node] | None = None) -> list[Node]:
             message = f"{shown} extends itself, by way of {len(seen)} file(s)"
             raise UserError(_problem(asked or Mark(shown), "extends", message))
         seen.append(path.resolve())
-        node = (known or {}).get(shown) or read_file(path, shown, asked)
+        node = read_file(path, shown, asked)
         nodes.append(node)
         extends = node.value.get("extends")
         if extends is None or extends.value in (None, "none"):

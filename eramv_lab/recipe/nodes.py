@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,7 @@ def _unreadable(path: Path, shown: str, error: OSError, asked: Mark | None) -> P
     )
 
 
+@lru_cache(maxsize=256)  # nobody changes a tree, and most recipes extend the same few files
 def read_text(text: str, file: str, line: int | None = 1) -> Node:
     """The tree of a YAML text; `line` None (the command line) leaves lines out."""
     builder = _Builder(file, line is not None)

@@ -242,8 +242,12 @@ class Space:
             corners = {k: ends(listed) for k, listed in whole.items()}
 
             def sound(value: Any) -> bool:
-                told = list(self._at_fault({**chosen, key: value}, corners))
-                if not all(told) or {slot_of(key)} not in told:
+                blamed = False
+                for slots in self._at_fault({**chosen, key: value}, corners):
+                    if not slots:
+                        return True
+                    blamed |= slots == {slot_of(key)}
+                if not blamed:
                     return True
                 return any(  # the others may be at fault at their ends, and not in between
                     not slots

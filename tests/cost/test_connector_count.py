@@ -36,8 +36,9 @@ CASES = [f"{name}-{what}" for name in VARIANTS for what in ROLES]
 @pytest.mark.parametrize(
     "case", [c if c in QUICK else pytest.param(c, marks=pytest.mark.slow) for c in CASES]
 )
-def test_formula_equals_count(case: str):
+def test_formula_equals_count(case: str, built):
     name, what = case.split("-")
     spec = tiny(**VARIANTS[name])
-    model = check_inference(spec, 20)
+    model = built(spec)
+    check_inference(spec, model, 20)
     check_training(spec, model, 20, ROLES[what], cached_vision=what == "cached")

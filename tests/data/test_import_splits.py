@@ -58,24 +58,29 @@ def test_val_is_taken_of_what_would_be_trained_on(source, imported, tmp_path):
     assert named(large, "train") < named(imported, "train") < named(none, "train")
 
 
+def overlapping(source: Path, folder: Path, split: str, **shares: float) -> Path:
+    """An import of every good image, as samples a0, a1, ..., beside a file for `split` that has all
+    but three of them, as samples b3, b4, ...
+    """
+    names = [f"coco/{name}" for name in sorted(GOOD)]
+    files: dict[str, Path] = {}
+    for key, first in (("a", 0), ("b", 3)):
+        samples = [sample(name, id=f"{key}{n}") for n, name in enumerate(names) if n >= first]
+        files[key] = folder / f"{key}.json"
+        files[key].write_text(json.dumps(samples))
+    return run(source, folder / "own", file=files["a"], **{split: files["b"]}, **shares)
+
+
 def test_val_of_a_file_of_its_own(source, tmp_path):
     """No image of it is held out as `test`, though all else of the first file may be."""
-    names = [f"coco/{name}" for name in sorted(GOOD)]
-    (tmp_path / "a.json").write_text(json.dumps([sample(n, id=f"a{n}") for n in names]))
-    (tmp_path / "b.json").write_text(json.dumps([sample(n, id=f"b{n}") for n in names[3:]]))
-    files = {"file": tmp_path / "a.json", "val": tmp_path / "b.json"}
-    out = run(source, tmp_path / "own", **files, hold_out=0.01)
-    assert named(out, "val") == {f"b{n}" for n in names[3:]}
-    assert len(named(out, "test")) == 1 and named(out, "test") < {f"a{n}" for n in names[:3]}
+    out = overlapping(source, tmp_path, "val", hold_out=0.01)
+    assert named(out, "val") == {f"b{n}" for n in range(3, len(GOOD))}
+    assert len(named(out, "test")) == 1 and named(out, "test") < {"a0", "a1", "a2"}
 
 
 def test_val_shares_no_image_with_a_test_file(source, tmp_path):
-    names = [f"coco/{name}" for name in sorted(GOOD)]
-    (tmp_path / "a.json").write_text(json.dumps([sample(n, id=f"a{n}") for n in names]))
-    (tmp_path / "b.json").write_text(json.dumps([sample(n, id=f"b{n}") for n in names[3:]]))
-    files = {"file": tmp_path / "a.json", "test": tmp_path / "b.json"}
-    out = run(source, tmp_path / "own", **files, val_share=0.99)
-    assert named(out, "val") < {f"a{n}" for n in names[:3]} and len(named(out, "val")) == 2
+    out = overlapping(source, tmp_path, "test", val_share=0.99)
+    assert named(out, "val") < {"a0", "a1", "a2"} and len(named(out, "val")) == 2
 
 
 def test_val_leaves_something_to_train_on(source, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from laws.whole import EACH, IMAGE, SYSTEMS, Sample, inputs, model_of, said, sample
+from laws.whole import EACH, IMAGE, Sample, inputs, said, sample, shared
 
 each = pytest.mark.parametrize("name", EACH)
 SIDES = ("right", "left")
@@ -53,14 +53,14 @@ SINGLY, CHUNK = (1, 1, 1, 1), pytest.param((1, 3), marks=pytest.mark.slow)
 @each
 @pytest.mark.parametrize("chunks", [SINGLY, CHUNK], ids=["singly", "chunk"])
 def test_prefill_and_cached_steps_are_one_forward(name: str, chunks: tuple[int, ...]):
-    model = model_of(SYSTEMS[name])
+    model = shared(name)
     one = sample(model)
     close(decoded(model, [one], chunks)[0], said(model, [one])[0][-5:])
 
 
 @each
 def test_padding_and_company_change_nothing(name: str):
-    model = model_of(SYSTEMS[name])
+    model = shared(name)
     samples = company(model)
     alone = [said(model, [s])[0] for s in samples]
     for side in SIDES:
@@ -72,7 +72,7 @@ def test_padding_and_company_change_nothing(name: str):
 
 @each
 def test_a_cached_batch_is_its_samples(name: str):
-    model = model_of(SYSTEMS[name])
+    model = shared(name)
     samples = company(model)
     for row, one in zip(decoded(model, samples, (1, 2, 1)), samples, strict=True):
         close(row, said(model, [one])[0][-5:])
@@ -80,7 +80,7 @@ def test_a_cached_batch_is_its_samples(name: str):
 
 @each
 def test_two_images_in_company(name: str):
-    model = model_of(SYSTEMS[name])
+    model = shared(name)
     samples = [sample(model, pictures=(0, 2)), sample(model, words=8, pictures=(1,))]
     alone = [said(model, [s])[0] for s in samples]
     for side in SIDES:
@@ -105,7 +105,7 @@ def greedy(model: Any, one: Sample, steps: int) -> list[int]:
 
 @pytest.mark.parametrize("name", ["fastv_joint", "pyramid", "reducer.fastv"])
 def test_a_prompt_without_an_answer_ranks_by_its_last_row(name: str):
-    model = model_of(SYSTEMS[name])
+    model = shared(name)
     batch = inputs(model, company(model), "left", upto="prompt")
     with torch.no_grad():
         expected = model(**batch).logits
@@ -121,7 +121,7 @@ GENERATING += ("instructblip", "perceiver")
 
 @pytest.mark.parametrize("name", GENERATING)
 def test_generate_is_greedy_decoding(name: str):
-    model = model_of(SYSTEMS[name])
+    model = shared(name)
     samples = company(model)
     batch = inputs(model, samples, "left", upto="prompt")
     found = model.generate(**batch, **WORDS)[:, -4:].tolist()
@@ -132,7 +132,7 @@ def test_generate_is_greedy_decoding(name: str):
 
 @pytest.mark.parametrize("name", GENERATING)
 def test_one_beam_is_greedy_and_beams_do_not_mix_samples(name: str):
-    model = model_of(SYSTEMS[name])
+    model = shared(name)
     samples = company(model)
     more = {**WORDS, "num_beams": 3}
     together = model.generate(**inputs(model, samples, "left", upto="prompt"), **more)

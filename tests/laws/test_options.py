@@ -1,5 +1,7 @@
 """Law 9: every option of every component changes the output when it is turned."""
 
+import json
+from functools import cache
 from itertools import combinations
 from typing import Any
 
@@ -14,8 +16,13 @@ OPTIONS = sorted({(*case, name) for case in CASES for name, _ in turned(case)})
 
 
 def shown(section: dict[str, Any], start: bool) -> Tensor:
-    """Logits of a sample with two images, and of one, in rows."""
-    model = model_of(section, loud=not start)
+    """Logits of a sample with two images, and of one, in rows; asked once of each section."""
+    return _shown(json.dumps(section, sort_keys=True), start)
+
+
+@cache
+def _shown(section: str, start: bool) -> Tensor:
+    model = model_of(json.loads(section), loud=not start)
     samples = [sample(model, words=6, pictures=(0, 1)), sample(model, pictures=(2,))]
     return torch.cat(said(model, samples)).double()
 

@@ -61,6 +61,14 @@ class Scene:
         self.rows_SD[self.ids_S == IMAGE] = model.connector(windows).flatten(0, 1)
 
 
+def beside_pooled(name: str) -> tuple[Any, Scene, Tensor]:
+    """The model, a sample with pooled windows in its rows, and the patches [M,D] beside them."""
+    model = model_of_recipe(name)
+    scene = Scene(model)
+    scene.pooled(model)
+    return model, scene, model.connector(scene.seen.states_NPV).flatten(0, 1)
+
+
 def heads_read(
     rows_SD: Tensor, fine_MD: Tensor, sees_SM: Tensor, own: Any, width: int, normed: bool
 ) -> Tensor:
@@ -144,10 +152,7 @@ def test_llama_32_vision_reads_cls_and_patches_of_all_images_before_a_row():
 
 @torch.no_grad()
 def test_nvlm_h_reads_tiles_beside_a_thumbnail_in_the_sequence():
-    model = model_of_recipe("nvlm_h")
-    scene = Scene(model)
-    scene.pooled(model)
-    fine_MD = model.connector(scene.seen.states_NPV).flatten(0, 1)
+    model, scene, fine_MD = beside_pooled("nvlm_h")
     step = gated_block(model, fine_MD, scene.sees("all", 36), gelu_feed)
     same(model(**scene.batch).logits[0], through(model, scene.rows_SD, scene.place_S, step))
 
@@ -164,10 +169,7 @@ def test_gates_start_closed(name: str):
 
 @torch.no_grad()
 def test_cogagent_reads_by_narrow_heads_behind_self_attention_in_every_layer():
-    model = model_of_recipe("cogagent")
-    scene = Scene(model)
-    scene.pooled(model)
-    fine_MD = model.connector(scene.seen.states_NPV).flatten(0, 1)
+    model, scene, fine_MD = beside_pooled("cogagent")
     sees_SM = scene.sees("all", 36)
 
     def step(i: int, rows_SD: Tensor) -> Tensor:

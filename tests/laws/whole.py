@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import pytest
@@ -130,7 +131,16 @@ FULL = {
     *("sparsevlm_plain", "adapts_shortv", "adapts_sparsevlm"),
 }
 """Systems that the full tier alone goes through."""
-EACH = [pytest.param(name, marks=pytest.mark.slow) if name in FULL else name for name in SYSTEMS]
+
+
+def tiered(names: Iterable[str]) -> list[Any]:
+    """Names of systems as parameters of a test, those of the full tier marked."""
+    return [pytest.param(name, marks=pytest.mark.slow) if name in FULL else name for name in names]
+
+
+EACH = tiered(SYSTEMS)
+BANDED = tiered(name for name, section in SYSTEMS.items() if section["band"] != "none")
+"""Those with a band."""
 OPTIONS: dict[str, Section] = {
     f"{'.'.join(case)}-{name}-{i}": with_keys(section_of(case, **{name: turn.to}), **turn.model)
     for case in CASES
@@ -145,6 +155,12 @@ def model_of(section: Mapping[str, Any], *, seed: int = 0, loud: bool = True) ->
     if loud:
         perturb(model)
     return model.eval()
+
+
+@cache
+def shared(name: str) -> Any:
+    """The system's model, built once for all tests that only ask it."""
+    return model_of(SYSTEMS[name])
 
 
 @dataclass(frozen=True)

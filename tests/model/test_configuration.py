@@ -7,14 +7,14 @@ import pytest
 import torch
 from laws.probes import spec_of
 from laws.settings import TINY, with_keys
-from laws.whole import SYSTEMS
+from laws.whole import EACH, SYSTEMS
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from eramv_lab.errors import UserError
 from eramv_lab.model import EramvConfig, EramvForConditionalGeneration, build_model
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize("name", EACH)
 def test_a_config_comes_back_from_json(name: str, tmp_path: Path):
     spec = spec_of(SYSTEMS[name])
     config = EramvConfig.from_spec(spec, init_seed=5, image_token_id=9)
