@@ -6,6 +6,9 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+SHOWN = 80
+"""What a message lists of what is allowed: a league has hundreds of fits."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
@@ -31,7 +34,9 @@ class Problem:
         if self.nearest:
             head += f"\n    did you mean: {self.nearest}"
         if self.allowed:
-            head += f"\n    allowed: {', '.join(self.allowed)}"
+            more = len(self.allowed) - SHOWN
+            tail = f" and {more} more" if more > 0 else ""
+            head += f"\n    allowed: {', '.join(self.allowed[:SHOWN])}{tail}"
         return head
 
 

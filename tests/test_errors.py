@@ -14,6 +14,11 @@ def test_a_problem_says_where_what_and_what_instead():
     assert Problem(message="no").render() == "no"
 
 
+def test_of_very_many_that_are_allowed_the_first_are_shown():
+    text = Problem(message="no", allowed=tuple(map(str, range(200)))).render()
+    assert text.endswith(" 78, 79 and 120 more")
+
+
 def test_one_problem_stands_alone_and_several_are_numbered():
     assert str(UserError("no")) == "no"
     both = UserError(Problem(message=text) for text in ("first", "second"))

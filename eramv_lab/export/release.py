@@ -40,7 +40,10 @@ def find_run(name: str, runs: Path, arm: str | None = None, seed: int | None = N
     chosen = [run for run in fits if seed in (None, run.seed)]
     if len(chosen) == 1:
         return chosen[0]
-    there = tuple(f"--arm {run.arm} --seed {run.seed}" for run in chosen or fits)
+    seeds: dict[str, list[str]] = {}
+    for run in chosen or fits:
+        seeds.setdefault(run.arm, []).append(str(run.seed))
+    there = tuple(f"--arm {one} --seed {'|'.join(own)}" for one, own in seeds.items())
     if chosen:
         message = f"{name} holds {len(chosen)} finished fits: say which"
         raise UserError(Problem(message=message, allowed=there))

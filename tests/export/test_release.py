@@ -131,7 +131,7 @@ def test_a_fit_is_found_by_its_folder_or_its_study(runs: Path, fit: Path) -> Non
     with pytest.raises(UserError) as caught:
         find_run("small", runs)
     assert "small holds 2 finished fits: say which" in str(caught.value)
-    assert "allowed: --arm main --seed 0, --arm main --seed 1" in str(caught.value)
+    assert "allowed: --arm main --seed 0|1" in str(caught.value)
 
 
 def test_the_card_names_every_seed(runs: Path, fit: Path, tmp_path: Path) -> None:
