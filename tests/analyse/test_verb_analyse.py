@@ -1,5 +1,6 @@
 """The verb `analyse`: a line for each layer, reducers as a recipe takes them, clear refusals."""
 
+import inspect
 import json
 import shutil
 import sys
@@ -9,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from eramv_lab import cli
+from eramv_lab import cli, cli_models
+from eramv_lab.analyse import fitted, layers
 from eramv_lab.recipe.resolve import load_recipe
 from eramv_lab.train.fit import fit_one
 from eramv_lab.train.plan import clear, fit_of
@@ -110,3 +112,10 @@ def test_a_fit_without_weights_is_told(made: Path, tmp_path: Path, lab: Lab) -> 
     (folder / "model.safetensors").unlink()
     code, out, err = lab(folder)
     assert (code, out) == (2, "") and "model.safetensors" in err and "Traceback" not in err
+
+
+def test_its_defaults_are_those_of_the_rules() -> None:
+    """Written twice, so that the command line imports nothing heavy."""
+    options = inspect.signature(cli_models.analyse).parameters
+    defaults = options["images"].default, options["tolerance"].default
+    assert defaults == (fitted.IMAGES, layers.TOLERANCE)
